@@ -1,0 +1,148 @@
+//! What a pod is made of, as written to `/run/husk/NAMESPACE/SANDBOX/pod.json`.
+//!
+//! The shim writes it before each effect, so that whatever may exist is always on record:
+//! `delete` after a `kill -9`, `husk inspect` and `husk ps` read it. Fields are only ever added.
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Kind, Plan, Scope};
+
+/// Where the records of all pods are: one directory per containerd namespace and sandbox.
+pub const STATE_DIR: &str = "/run/husk";
+
+/// The file in a pod's directory that holds its [`Pod`].
+pub const FILE: &str = "pod.json";
+
+/// A pod: its sandbox and its containers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pod {
+    /// The sandbox's id.
+    pub id: String,
+    /// The containerd namespace.
+    pub namespace: String,
+    /// The pod's name, if whoever made it said one.
+    #[serde(default)]
+    pub name: String,
+    /// The Kubernetes namespace, empty outside Kubernetes.
+    #[serde(default)]
+    pub kubernetes_namespace: String,
+    /// The pod's uid in Kubernetes, empty outside.
+    #[serde(default)]
+    pub uid: String,
+    /// The shim's process.
+    #[serde(default)]
+    pub shim: Option<Process>,
+    /// The zygote's process.
+    #[serde(default)]
+    pub zygote: Option<Process>,
+    /// The socket containerd talks to, without `unix://`.
+    #[serde(default)]
+    pub socket: PathBuf,
+    /// Whether the Sandbox API made this pod; otherwise its first container did.
+    #[serde(default)]
+    pub sandbox_api: bool,
+    /// When the sandbox was made, in milliseconds since 1970.
+    #[serde(default)]
+    pub created_ms: u64,
+    /// The cgroup that holds the containers' cgroups, as the spec names it; empty if unknown.
+    #[serde(default)]
+    pub cgroup_parent: String,
+    /// Namespaces that the shim made and keeps, POD and GROUP.
+    #[serde(default)]
+    pub namespaces: Vec<Namespace>,
+    /// Directories mounted by the shim for the sandbox, such as its /dev/shm; unmounted last.
+    #[serde(default)]
+    pub mounts: Vec<PathBuf>,
+    /// The containers, in the order they were made.
+    #[serde(default)]
+    pub containers: Vec<Container>,
+}
+
+/// A process that may still live; the start time tells it from a later one with its pid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// The pid as the node sees it.
+    pub pid: i32,
+    /// Field 22 of `/proc/PID/stat`, clock ticks since boot.
+    pub start_time: u64,
+}
+
+/// A namespace that the shim made and keeps for the pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespace {
+    /// The namespace's kind.
+    pub kind: Kind,
+    /// POD or GROUP.
+    pub scope: Scope,
+    /// The path by which others join it: a pin, or one that containerd gave.
+    pub path: PathBuf,
+    /// Whether the shim pinned it with a bind mount, and so must unpin it.
+    pub pinned: bool,
+    /// The holder, for a pid namespace.
+    #[serde(default)]
+    pub holder: Option<Process>,
+    /// The /dev/shm that belongs to an IPC namespace.
+    #[serde(default)]
+    pub shm: Option<PathBuf>,
+}
+
+/// A container of the pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// The id containerd gave.
+    pub id: String,
+    /// The name in the pod, the id if it has none.
+    pub name: String,
+    /// The directory containerd made for it.
+    pub bundle: PathBuf,
+    /// The mounted root filesystem.
+    pub rootfs: PathBuf,
+    /// The shim's directory for it: edited spec, notify socket.
+    pub dir: PathBuf,
+    /// Where it is in its life.
+    pub status: Status,
+    /// Its init, once made.
+    #[serde(default)]
+    pub init: Option<Process>,
+    /// Further processes by exec id.
+    #[serde(default)]
+    pub execs: BTreeMap<String, Option<Process>>,
+    /// Its cgroup as `/proc/PID/cgroup` names it: hierarchy (empty for v2) to path.
+    #[serde(default)]
+    pub cgroups: BTreeMap<String, PathBuf>,
+    /// The cgroup its spec asked for.
+    #[serde(default)]
+    pub cgroups_path: String,
+    /// Whose namespaces it uses, and who decided.
+    pub plan: Plan,
+    /// The exit status, once exited.
+    #[serde(default)]
+    pub exit: Option<Exit>,
+}
+
+/// Where a container is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Recorded, not yet made.
+    Creating,
+    /// Made, waiting for start.
+    Created,
+    /// Running.
+    Running,
+    /// Frozen.
+    Paused,
+    /// Its init has exited.
+    Stopped,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// The exit status, 128 + signal when a signal ended it (contract 36).
+    pub code: u32,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+}
