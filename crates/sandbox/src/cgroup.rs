@@ -11,6 +11,7 @@ mod kill;
 mod oom;
 mod paths;
 mod remove;
+mod stats;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,6 +20,10 @@ use std::path::{Path, PathBuf};
 pub use driver::Driver;
 pub use error::{Error, Result};
 pub use oom::OomWatch;
+pub use stats::{
+    Counters, CpuV1, HugeTlb, IoV1, IoV2, MemoryEntryV1, MemoryV1, MemoryV2, Pids, Pressure, Stall,
+    Stats, StatsV1, StatsV2,
+};
 
 /// The cgroup of a container or a pod, in every hierarchy the node has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,6 +164,23 @@ impl Cgroup {
     /// What reading `cgroup.procs` says.
     pub fn pids(&self) -> Result<Vec<i32>> {
         kill::pids(&self.members()?.dir)
+    }
+
+    /// The numbers the kernel keeps about it; those it does not keep are absent.
+    ///
+    /// # Errors
+    /// What reading them says.
+    pub fn stats(&self) -> Result<Stats> {
+        if let Some(hierarchy) = self.unified() {
+            return Ok(Stats::V2(Box::new(stats::read_v2(&hierarchy.dir)?)));
+        }
+        let dir = |controller: &str| {
+            self.hierarchies
+                .iter()
+                .find(|it| it.has(controller))
+                .map(|it| it.dir.as_path())
+        };
+        Ok(Stats::V1(Box::new(stats::read_v1(dir)?)))
     }
 
     /// Freezes every process in it, and waits until they are: at most 5 s.

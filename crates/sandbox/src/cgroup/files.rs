@@ -95,3 +95,50 @@ fn children(dir: &Path) -> Result<Vec<PathBuf>> {
     }
     Ok(children)
 }
+
+/// The sizes of huge pages, as the cgroup files name them: `2MB`, `1GB`.
+pub(super) fn huge_page_sizes() -> Vec<String> {
+    // No directory: a kernel without huge pages.
+    let Ok(entries) = fs::read_dir("/sys/kernel/mm/hugepages") else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| huge_page_size(entry.ok()?.file_name().to_str()?))
+        .collect()
+}
+
+/// `hugepages-2048kB` is `2MB`.
+fn huge_page_size(directory: &str) -> Option<String> {
+    let kib: u64 = directory
+        .strip_prefix("hugepages-")?
+        .strip_suffix("kB")?
+        .parse()
+        .ok()?;
+    Some(match kib {
+        0..1024 => format!("{kib}KB"),
+        1024..1_048_576 => format!("{}MB", kib / 1024),
+        _ => format!("{}GB", kib / 1_048_576),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn huge_pages_have_the_names_of_the_files() {
+        assert_eq!(huge_page_size("hugepages-64kB").unwrap(), "64KB");
+        assert_eq!(huge_page_size("hugepages-2048kB").unwrap(), "2MB");
+        assert_eq!(huge_page_size("hugepages-1048576kB").unwrap(), "1GB");
+        assert_eq!(huge_page_size("other"), None);
+    }
+
+    #[test]
+    fn a_key_is_matched_whole() {
+        assert_eq!(
+            keyed("oom_kill_disable 1\noom_kill 3\n", "oom_kill"),
+            Some(3)
+        );
+        assert_eq!(keyed("oom 1\n", "oom_kill"), None);
+    }
+}
