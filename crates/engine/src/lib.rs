@@ -4,4 +4,5 @@
 //! writes the OCI specs that CRI would write for them; [`pod`] runs the whole.
 #![forbid(unsafe_code)]
 
+pub mod manifest;
 pub mod shim;
