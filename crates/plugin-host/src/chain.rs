@@ -7,6 +7,7 @@ use oci_spec::runtime::Spec;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::canonical;
 use crate::guest_log::Level;
 use crate::plugin::{Answer, Failure, Mode, OnError, Plugin};
 use crate::subject::{Container, Pod, Question};
@@ -331,12 +332,14 @@ fn digest(pod: &Pod, question: &Question<'_>) -> String {
     hash.update(format!("{pod:?}"));
     if let Some(container) = question.container() {
         hash.update(&container.id);
-        // A map's order is not part of the input: serde_json sorts an object's keys.
-        let spec = serde_json::to_value(&*container.spec).unwrap_or_default();
-        hash.update(spec.to_string());
+        hash.update(
+            canonical::json(&*container.spec)
+                .unwrap_or_default()
+                .to_string(),
+        );
     }
     if let Some(process) = question.process() {
-        hash.update(serde_json::to_string(process).unwrap_or_default());
+        hash.update(canonical::json(process).unwrap_or_default().to_string());
     }
     crate::artifact::hex(&hash.finalize())
 }

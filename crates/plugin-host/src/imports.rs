@@ -5,6 +5,7 @@ use wasmtime::{Result, bail};
 
 use crate::adjust::{self, Edit};
 use crate::bindings::husk::plugin::{container, edit, host, pod, process, types};
+use crate::canonical;
 use crate::guest_log::Level;
 use crate::state::State;
 use crate::subject::Container;
@@ -292,7 +293,7 @@ impl container::Host for &mut State {
     }
 
     fn spec(&mut self, pointer: String) -> Result<Option<String>> {
-        let spec = serde_json::to_value(self.oci()?)?;
+        let spec = canonical::json(self.oci()?)?;
         Ok(spec.pointer(&pointer).map(ToString::to_string))
     }
 }

@@ -13,6 +13,7 @@
 pub mod adjust;
 pub mod artifact;
 mod bindings;
+mod canonical;
 pub mod chain;
 mod engine;
 mod guest_log;

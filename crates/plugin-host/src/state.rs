@@ -10,7 +10,7 @@ use crate::plugin::Settings;
 use crate::subject::{Container, Pod, Question};
 
 /// The subject, the limits, and what the plugin did so far.
-pub struct State {
+pub(crate) struct State {
     pub(crate) limits: StoreLimits,
     pub(crate) pod: Arc<Pod>,
     pub(crate) container: Option<Container>,
