@@ -104,7 +104,7 @@ impl<'a> Registry<'a> {
                     let chosen = manifest::choose(&self.image, index.manifests())?;
                     reference = reference.clone_with_digest(chosen.digest().to_string());
                 }
-                Manifest::Image(manifest) => return Ok((blobs.put(&bytes)?, manifest)),
+                Manifest::Image(manifest) => return Ok((blobs.put(&bytes)?, *manifest)),
             }
         }
     }
