@@ -234,3 +234,6 @@ fn offset(value: Value<'_>) -> Result<Offset, ConfigError> {
         .parse()
         .map_err(|message: String| value.senseless(message))
 }
+
+#[cfg(test)]
+mod tests;

@@ -73,7 +73,7 @@ pub struct Plan {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// The table of scopes has no such entry.
-    #[error("{kind}: {by} asked for {scope} where {requested} was requested: {reason}")]
+    #[error("{kind}: {}: {reason}", asked(.by, .scope, .requested))]
     Impossible {
         /// The namespace's kind.
         kind: Kind,
@@ -88,8 +88,8 @@ pub enum PlanError {
     },
     /// It would be wider than the handler's configuration allows.
     #[error(
-        "{kind}: {by} asked for {scope} where {requested} was requested: above the ceiling \
-         {ceiling} of the handler's configuration"
+        "{kind}: {}: above the ceiling {ceiling} of the handler's configuration",
+        asked(.by, .scope, .requested)
     )]
     AboveCeiling {
         /// The namespace's kind.
@@ -120,6 +120,13 @@ pub enum PlanError {
         /// Who asked next.
         second_by: String,
     },
+}
+
+fn asked(by: &str, scope: &Scope, requested: &Scope) -> String {
+    if by == REQUEST {
+        return format!("containerd requested {requested}");
+    }
+    format!("{by} asked for {scope} where {requested} was requested")
 }
 
 impl Plan {

@@ -10,7 +10,7 @@ pub(super) enum Manifest {
     /// Images for several platforms.
     Index(ImageIndex),
     /// One image.
-    Image(ImageManifest),
+    Image(Box<ImageManifest>),
 }
 
 /// Just enough to tell one from the other: their media type is optional.
@@ -36,7 +36,7 @@ impl Manifest {
             } => ImageIndex::from_reader(bytes).map(Self::Index),
             Shape {
                 layers: Some(_), ..
-            } => ImageManifest::from_reader(bytes).map(Self::Image),
+            } => ImageManifest::from_reader(bytes).map(|image| Self::Image(Box::new(image))),
             _ => return Err(broken("it has neither `manifests` nor `layers`".into())),
         }
         .map_err(|error| broken(error.to_string()))
