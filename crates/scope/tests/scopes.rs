@@ -330,7 +330,13 @@ fn the_ceiling_bounds_assignments_and_where_asked_requests() {
 #[test]
 fn a_spec_as_requested_stays_as_containerd_sent_it() {
     for sent in [cri_container(SANDBOX), ctr_container()] {
-        assert_eq!(edit(sent.clone(), &Pod::default(), &[]).unwrap(), sent);
+        for shm in [true, false] {
+            let pod = Pod {
+                shm,
+                ..Pod::default()
+            };
+            assert_eq!(edit(sent.clone(), &pod, &[]).unwrap(), sent);
+        }
     }
 }
 
@@ -511,6 +517,15 @@ fn a_volume_at_dev_shm_is_the_authors() {
         let spec = edited(sent.clone(), Kind::Ipc, scope);
         assert_eq!(shm(&spec), bind("/var/lib/kubelet/volume"));
     }
+}
+
+#[test]
+fn shared_memory_that_fits_the_scope_keeps_its_options() {
+    let mut sent = cri_container(SANDBOX);
+    let large = mount("/dev/shm", "tmpfs", "shm", &["size=1g"]);
+    *sent.mounts_mut().as_mut().unwrap().last_mut().unwrap() = large.clone();
+    let spec = edited(sent, Kind::Ipc, Scope::Container);
+    assert_eq!(spec.mounts().as_ref().unwrap().last(), Some(&large));
 }
 
 #[test]
