@@ -94,9 +94,14 @@ pub enum PlanError {
 
 fn asked(by: &str, scope: &Scope, requested: &Scope) -> String {
     if by == REQUEST {
-        return format!("containerd requested {requested}");
+        return format!("containerd asked for {requested}");
     }
-    format!("{by} asked for {scope} where {requested} was requested")
+    format!("{by} asked for {scope} where containerd asked for {requested}")
+}
+
+/// Who asked, as errors say it.
+pub(crate) fn who(by: &str) -> &str {
+    if by == REQUEST { "containerd" } else { by }
 }
 
 impl Plan {
@@ -173,8 +178,18 @@ impl Plan {
     /// Edits the spec so that it does what the plan says: namespaces, and whatever must change
     /// with them (host name, /dev/shm, cgroup mounts, time offsets). Editing twice is editing once.
     ///
-    /// What is as requested stays as containerd sent it, but for what libcontainer would get wrong:
-    /// see [`EditError`] for what it would refuse, and `edit.rs` for what is put right.
+    /// What is as requested stays as containerd sent it, except for what libcontainer would get
+    /// wrong:
+    ///
+    /// * `/proc/0/ns/*`, which CRI writes for a sandbox without a process (contract 14), becomes
+    ///   the path of the sandbox's namespace;
+    /// * a path to the node's own namespace becomes no entry, which says the same, so that nothing
+    ///   mistakes it for a namespace whose sysctls and host name may be set;
+    /// * an empty path becomes none, and a host name without a UTS namespace is dropped;
+    /// * `noNewPrivileges: false` becomes absent: libcontainer loads the seccomp profile late, when
+    ///   it may lack the privilege, whenever the field is present;
+    /// * /dev/shm becomes the sandbox's if `paths` knows it: with `sandboxer = "shim"` CRI does not
+    ///   mount it (contract 15). A volume that the pod's author mounted there stays.
     ///
     /// The spec must be the one the plan was requested from. After an error it is half edited:
     /// throw it away.

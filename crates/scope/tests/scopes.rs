@@ -224,7 +224,7 @@ fn a_container_without_a_mount_namespace_is_refused_whoever_asked() {
     let error = Plan::new(&requested, &[], &Ceiling::default()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "mount: containerd requested NODE: a container has its own root filesystem and so its \
+        "mount: containerd asked for NODE: a container has its own root filesystem and so its \
          own mount namespace; share a volume instead"
     );
 }
@@ -239,7 +239,7 @@ fn another_user_namespace_is_refused_for_now() {
     );
     assert_eq!(
         error.unwrap_err().to_string(),
-        "user: policy p asked for POD where CONTAINER was requested: a user namespace other than \
+        "user: policy p asked for POD where containerd asked for CONTAINER: a user namespace other than \
          the requested one is not supported yet; set it in the pod's specification (hostUsers)"
     );
     let same = [assign(Kind::User, Scope::Container)];
@@ -319,7 +319,7 @@ fn the_ceiling_bounds_assignments_and_where_asked_requests() {
     let error = Plan::new(&requested, &[], &ceiling).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "network: containerd requested NODE: above the ceiling GROUP of the handler's \
+        "network: containerd asked for NODE: above the ceiling GROUP of the handler's \
          configuration"
     );
     // What an assignment narrows is no longer requested.
