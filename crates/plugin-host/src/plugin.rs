@@ -1,5 +1,6 @@
 //! One plugin: what it exports, and one call of it.
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -78,6 +79,22 @@ pub enum Answer {
     Scopes(Vec<(Kind, Scope)>),
     /// The container, edited; what was done, in words.
     Edited(Arc<Spec>, Vec<String>),
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent => f.write_str("not asked"),
+            Self::Admitted => f.write_str("admitted"),
+            Self::Scopes(scopes) if scopes.is_empty() => f.write_str("as requested"),
+            Self::Scopes(scopes) => {
+                let words: Vec<String> =
+                    scopes.iter().map(|(kind, scope)| format!("{kind}={scope}")).collect();
+                f.write_str(&words.join(" "))
+            }
+            Self::Edited(_, edits) => f.write_str(&edits.join("; ")),
+        }
+    }
 }
 
 /// Why there is no answer, or a refusal.
