@@ -21,6 +21,7 @@ mod systemd;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use oci_spec::runtime::LinuxResources;
 
@@ -313,11 +314,12 @@ impl Cgroup {
             }
             _ => Ok(()),
         };
+        let deadline = Instant::now() + remove::PATIENCE;
         // All are tried: one that stays must not make the others stay.
         let results: Vec<_> = self
             .hierarchies
             .iter()
-            .map(|it| remove::remove(not_root(it)?))
+            .map(|it| remove::remove(not_root(it)?, deadline))
             .collect();
         results.into_iter().chain([stopped]).collect()
     }
