@@ -117,7 +117,7 @@ fn a_limit_below_a_cgroup_with_processes_says_why_not() {
         return;
     }
     let mut child = above.run("exec sleep 60");
-    let name = path("busy/child");
+    let name = format!("{}/child", path("busy"));
     let limit = resources(r#"{"memory":{"limit":67108864}}"#);
     let error = Cgroup::make(Driver::Cgroupfs, Some(&name), "child", Some(&limit)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);

@@ -23,7 +23,7 @@ struct Scratch {
 }
 
 impl Scratch {
-    /// Makes `/husk-test-PID/NAME` with these resources.
+    /// Makes `/husk-test-PID-NAME/own` with these resources.
     fn new(name: &str, json: &str) -> Self {
         let new = Cgroup::make(
             Driver::Cgroupfs,
@@ -55,7 +55,7 @@ impl Drop for Scratch {
         if let Err(error) = self.cgroup.remove() {
             assert!(std::thread::panicking(), "{error}");
         }
-        // The cgroup above may be that of all tests: the last one takes it along.
+        // The cgroup above is of this test too, unless it is a slice of systemd.
         for dir in self.cgroup.parent().iter().flat_map(dirs) {
             if dir
                 .file_name()
@@ -71,7 +71,7 @@ impl Drop for Scratch {
 }
 
 fn path(name: &str) -> String {
-    format!("/husk-test-{}/{name}", std::process::id())
+    format!("/husk-test-{}-{name}/own", std::process::id())
 }
 
 fn resources(json: &str) -> LinuxResources {
