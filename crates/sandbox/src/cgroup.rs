@@ -25,7 +25,7 @@ use std::time::Instant;
 
 use oci_spec::runtime::LinuxResources;
 
-pub use driver::Driver;
+pub use driver::{Driver, below};
 pub use error::{Error, Result};
 pub use make::New;
 pub use oom::OomWatch;
@@ -158,6 +158,15 @@ impl Cgroup {
         resources: Option<&LinuxResources>,
     ) -> Result<New> {
         make::make(driver, cgroups_path, id, resources)
+    }
+
+    /// Makes it where it is missing, without limits, such as the cgroup of a pod that no kubelet
+    /// has made. Slices of systemd are left to systemd: it makes them with their first scope.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn ensure(&self) -> Result<()> {
+        make::make_directories(self)
     }
 
     /// Moves a process into it, in every hierarchy.

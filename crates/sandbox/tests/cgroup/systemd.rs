@@ -1,5 +1,6 @@
 //! Scopes of systemd; these tests only do something where systemd runs on cgroup v2.
 
+use std::io::ErrorKind;
 use std::process::Command;
 
 use husk_sandbox::cgroup::{Cgroup, Driver, New};
@@ -125,6 +126,55 @@ fn the_device_rules_of_a_scope_outlive_a_reload() {
     assert!(init.wait().unwrap().success());
     scratch.cgroup.remove().unwrap();
     wait_until_gone(name);
+}
+
+/// systemd may remove the cgroup before anyone has looked (contract 29).
+#[test]
+fn a_memory_kill_is_known_though_the_scope_is_gone() {
+    let name = "killed";
+    let Some(new) = make(name) else {
+        return;
+    };
+    let mut init = held("exec tail /dev/zero");
+    let scratch = Scratch {
+        cgroup: new.adopt(pid(&init)).unwrap(),
+    };
+    let mut watch = scratch.cgroup.watch_oom().unwrap();
+    release(&mut init);
+    init.wait().unwrap();
+    eventually("systemd removes it", || !scratch.cgroup.exists());
+    assert!(watch.fired().unwrap());
+    assert_eq!(watch.fired().unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn a_scope_that_ends_by_itself_was_not_killed() {
+    let name = "ended";
+    let Some(new) = make(name) else {
+        return;
+    };
+    let mut init = held("exit");
+    let scratch = Scratch {
+        cgroup: new.adopt(pid(&init)).unwrap(),
+    };
+    let mut watch = scratch.cgroup.watch_oom().unwrap();
+    release(&mut init);
+    init.wait().unwrap();
+    eventually("systemd removes it", || !scratch.cgroup.exists());
+    assert_eq!(watch.fired().unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn a_slice_is_a_pod_s_and_no_container_s() {
+    if Cgroup::check(Driver::Systemd).is_err() {
+        return;
+    }
+    let slice = Some("-.slice::system.slice");
+    let named = Cgroup::named(Driver::Systemd, slice, "pod").unwrap();
+    assert_eq!(named.paths()[""], std::path::Path::new("/system.slice"));
+    let error = Cgroup::make(Driver::Systemd, slice, "pod", None).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(named.exists(), "it was not made here, so it is not undone");
 }
 
 #[test]
