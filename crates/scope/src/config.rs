@@ -106,13 +106,15 @@ impl Config {
     }
 
     /// The POD and GROUP namespaces that some container may be assigned. What the sandbox does not
-    /// have by request, the shim makes before the first container that is assigned it.
+    /// have by request, the shim makes before the first container that is assigned it. User
+    /// namespaces are left out: only the requested one can be assigned.
     #[must_use]
     pub fn sandbox_kinds(&self) -> Vec<(Kind, Scope)> {
         let mut shared = Vec::new();
         for (kind, scope) in self.assigned() {
             let entry = (kind, scope.clone());
-            if matches!(scope, Scope::Pod | Scope::Group(_)) && !shared.contains(&entry) {
+            let is_made = matches!(scope, Scope::Pod | Scope::Group(_)) && kind != Kind::User;
+            if is_made && !shared.contains(&entry) {
                 shared.push(entry);
             }
         }
@@ -126,6 +128,8 @@ impl Config {
     }
 
     fn time(&self, value: Value<'_>) -> Result<Offsets, ConfigError> {
+        let table = value.table("time".to_owned())?;
+        table.only(&CLOCKS)?;
         if !self.assigned().any(|(kind, scope)| {
             kind == Kind::Time && matches!(scope, Scope::Container | Scope::Pod | Scope::Group(_))
         }) {
@@ -134,8 +138,6 @@ impl Config {
                  its pod or a group; add `time = \"container\"` or `\"pod\"` to [scopes]",
             ));
         }
-        let table = value.table("time".to_owned())?;
-        table.only(&CLOCKS)?;
         Ok(Offsets {
             monotonic: table.get("monotonic").map(offset).transpose()?,
             boottime: table.get("boottime").map(offset).transpose()?,

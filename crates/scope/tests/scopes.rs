@@ -224,7 +224,7 @@ fn a_container_without_a_mount_namespace_is_refused_whoever_asked() {
     let error = Plan::new(&requested, &[], &Ceiling::default()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "mount: containerd requested NODE: a container has its own root filesystem and so its \
+        "mount: containerd asked for NODE: a container has its own root filesystem and so its \
          own mount namespace; share a volume instead"
     );
 }
@@ -239,7 +239,7 @@ fn another_user_namespace_is_refused_for_now() {
     );
     assert_eq!(
         error.unwrap_err().to_string(),
-        "user: policy p asked for POD where CONTAINER was requested: a user namespace other than \
+        "user: policy p asked for POD where containerd asked for CONTAINER: a user namespace other than \
          the requested one is not supported yet; set it in the pod's specification (hostUsers)"
     );
     let same = [assign(Kind::User, Scope::Container)];
@@ -319,7 +319,7 @@ fn the_ceiling_bounds_assignments_and_where_asked_requests() {
     let error = Plan::new(&requested, &[], &ceiling).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "network: containerd requested NODE: above the ceiling GROUP of the handler's \
+        "network: containerd asked for NODE: above the ceiling GROUP of the handler's \
          configuration"
     );
     // What an assignment narrows is no longer requested.
@@ -330,7 +330,13 @@ fn the_ceiling_bounds_assignments_and_where_asked_requests() {
 #[test]
 fn a_spec_as_requested_stays_as_containerd_sent_it() {
     for sent in [cri_container(SANDBOX), ctr_container()] {
-        assert_eq!(edit(sent.clone(), &Pod::default(), &[]).unwrap(), sent);
+        for shm in [true, false] {
+            let pod = Pod {
+                shm,
+                ..Pod::default()
+            };
+            assert_eq!(edit(sent.clone(), &pod, &[]).unwrap(), sent);
+        }
     }
 }
 
@@ -511,6 +517,15 @@ fn a_volume_at_dev_shm_is_the_authors() {
         let spec = edited(sent.clone(), Kind::Ipc, scope);
         assert_eq!(shm(&spec), bind("/var/lib/kubelet/volume"));
     }
+}
+
+#[test]
+fn shared_memory_that_fits_the_scope_keeps_its_options() {
+    let mut sent = cri_container(SANDBOX);
+    let large = mount("/dev/shm", "tmpfs", "shm", &["size=1g"]);
+    *sent.mounts_mut().as_mut().unwrap().last_mut().unwrap() = large.clone();
+    let spec = edited(sent, Kind::Ipc, Scope::Container);
+    assert_eq!(spec.mounts().as_ref().unwrap().last(), Some(&large));
 }
 
 #[test]

@@ -51,7 +51,9 @@ impl Unit {
         let mut parts = cgroups_path.split(':');
         let (slice, prefix, name) = (parts.next()?, parts.next()?, parts.next()?);
         let right = slice.is_empty() || slice.ends_with(".slice");
-        if parts.next().is_some() || !right || name.is_empty() {
+        // Processes are in scopes; a slice has none of its own.
+        let wrong = name.is_empty() || name.ends_with(".slice");
+        if parts.next().is_some() || !right || wrong {
             return None;
         }
         let slice = if slice.is_empty() {
@@ -60,7 +62,6 @@ impl Unit {
             slice
         };
         let name = match prefix {
-            _ if name.ends_with(".slice") => name.to_owned(),
             "" => format!("{name}.scope"),
             prefix => format!("{prefix}-{name}.scope"),
         };
@@ -225,7 +226,7 @@ mod tests {
             "cri-containerd-abc.scope"
         );
         assert_eq!(name("s.slice::abc"), "abc.scope");
-        assert_eq!(name("s.slice:x:own.slice"), "own.slice");
+        assert_eq!(Unit::parse("s.slice:x:own.slice"), None);
     }
 
     #[test]

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::REQUEST;
 
@@ -106,7 +108,7 @@ fn a_target_for_all_leaves_the_target_out() {
 #[test]
 fn the_sandbox_has_what_some_container_may_be_assigned() {
     let config = parse(
-        "[scopes]\ncgroup = 'pod'\nnetwork = 'container'\n\
+        "[scopes]\ncgroup = 'pod'\nnetwork = 'container'\nuser = 'pod'\n\
          [containers.a.scopes]\ncgroup = 'pod'\nipc = 'group:g'\npid = 'target:b'\n\
          [containers.b.scopes]\nipc = 'group:g'\ntime = 'pod'",
     );
@@ -144,7 +146,7 @@ fn the_ceiling_is_read() {
     let refusal = config.plan("app", &requested).unwrap_err().to_string();
     assert_eq!(
         refusal,
-        "network: containerd requested NODE: above the ceiling POD of the handler's configuration"
+        "network: containerd asked for NODE: above the ceiling POD of the handler's configuration"
     );
 }
 
@@ -259,4 +261,16 @@ fn durations() {
     }
     let error = "999999999999d".parse::<Offset>().unwrap_err();
     assert!(error.contains("the kernel's limit"), "{error}");
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(text in ".*", at in 0..example_in_use().len()) {
+        let _ = Config::parse("husk.toml", &text);
+        let mut example = example_in_use();
+        if example.is_char_boundary(at) {
+            example.insert_str(at, &text);
+        }
+        let _ = Config::parse("husk.toml", &example);
+    }
 }
