@@ -10,4 +10,15 @@
     reason = "tests fail by panicking; each is a sentence"
 )]
 
+mod bad_input;
+mod delete_is_idempotent;
+mod events_order;
+mod exec;
+mod io;
+mod kill;
+mod limits;
+mod oom;
+mod pause;
 mod run_and_exit;
+mod stats;
+mod tty;
