@@ -18,6 +18,8 @@ pub mod features;
 mod loopback;
 pub mod process;
 pub mod rootfs;
+pub mod spawn;
 mod sys;
+pub mod terminal;
 mod workload;
 pub mod zygote;

@@ -74,6 +74,10 @@ impl Sandbox {
         Ok(())
     }
 
+    pub(super) fn forget_waiter(&mut self, token: Token) {
+        self.waiters.retain(|waiter| *waiter != token);
+    }
+
     fn stopped(&mut self, exit: Exit, out: &mut Effects) {
         self.life = SandboxLife::Stopped(exit);
         out.push(Effect::Save);
