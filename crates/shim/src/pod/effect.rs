@@ -1,5 +1,6 @@
 //! Carries out what the state machine wants: one function per effect.
 use std::sync::Arc;
+use std::time::Duration;
 
 use containerd_shim_protos::events::task as events;
 use containerd_shim_protos::protobuf::MessageField;
@@ -41,7 +42,7 @@ impl Pod {
                 }
                 Effect::MakeSandbox => self.make_sandbox(),
                 Effect::UndoSandbox => self.undo_sandbox(),
-                Effect::Exit => self.exit(),
+                Effect::Exit(callers) => self.exit(life, callers),
             }
         }
     }
@@ -295,14 +296,22 @@ impl Pod {
         });
     }
 
-    fn exit(self: &Arc<Self>) {
+    fn exit(self: &Arc<Self>, life: &mut Life, callers: Vec<Token>) {
         info!("pod {} is gone: the shim ends", self.id);
+        let answers: Vec<_> = callers
+            .iter()
+            .filter_map(|token| life.waiting.remove(token))
+            .collect();
         let pod = Arc::clone(self);
         tokio::spawn(async move {
             if let Err(error) = sandbox::undo(&pod).await {
                 warn!("pod {} leaves something behind: {error}", pod.id);
             }
             pod.jobs.close().await;
+            pod.publisher.flush(LAST_EVENTS).await;
+            for answer in answers {
+                let _ = answer.send(Ok(Reply::Done));
+            }
             pod.shutdown.request();
         });
     }
@@ -318,6 +327,9 @@ impl Life {
 }
 
 const SIGKILL: i32 = 9;
+
+/// How long the last events may take before Shutdown is answered.
+const LAST_EVENTS: Duration = Duration::from_secs(1);
 
 /// The errors of pidfd_send_signal(2) that have a code of their own.
 const ESRCH: i32 = Errno::ESRCH as i32;

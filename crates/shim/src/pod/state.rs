@@ -6,7 +6,7 @@
 //! place, and tested with random interleavings, no root and no kernel.
 //!
 //! A request's [`Token`] is answered exactly once, by an [`Effect::Reply`] or by the runner of the
-//! one effect that carries it.
+//! one other effect that carries it.
 mod container;
 mod sandbox;
 #[cfg(test)]
@@ -214,8 +214,9 @@ pub(crate) enum Effect {
     MakeSandbox,
     /// End the holder, unpin and unmount. Then [`Event::SandboxUndone`].
     UndoSandbox,
-    /// End the shim.
-    Exit,
+    /// Give back what the pod still holds, answer, end the shim. In this order: once answered,
+    /// containerd calls `delete`, which ends what it finds of the shim.
+    Exit(Vec<Token>),
 }
 
 /// An answer.
@@ -416,10 +417,11 @@ impl State {
 
     /// `Shutdown` comes after every task's delete; it is ignored while the pod lives (contract 24).
     fn shutdown(&mut self, token: Token, out: &mut Effects) -> Result<(), Failure> {
-        out.push(Effect::Reply(token, Ok(Reply::Done)));
-        if self.is_idle() {
-            out.push(Effect::Exit);
-        }
+        out.push(if self.is_idle() {
+            Effect::Exit(vec![token])
+        } else {
+            Effect::Reply(token, Ok(Reply::Done))
+        });
         Ok(())
     }
 }
