@@ -207,12 +207,16 @@ impl Io {
 
     /// Lets output flow for at most 10 s more, then lets go of everything.
     pub(crate) async fn drain(&self) {
-        let deadline = Instant::now() + DRAIN;
+        self.drain_within(DRAIN).await;
+    }
+
+    async fn drain_within(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
         let copies = std::mem::take(&mut *lock(&self.copies));
         let files = async {
             for mut copy in copies {
                 if timeout_at(deadline, &mut copy).await.is_err() {
-                    warn!("output is still written after {DRAIN:?}: no longer copied");
+                    warn!("output is still written after {limit:?}: no longer copied");
                     copy.abort();
                 }
             }
@@ -245,4 +249,103 @@ fn pipe_ends() -> Result<(PipeReader, PipeWriter), Failure> {
 
 fn failed(what: &'static str) -> impl Fn(io::Error) -> Failure {
     move |error| Failure::internal(format!("cannot {what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::Instant as Clock;
+
+    use super::*;
+    use crate::pod::children::Children;
+    use std::sync::Arc;
+
+    fn io(stdout: String, stderr: String) -> Io {
+        Io::new(Stdio {
+            stdout,
+            stderr,
+            ..Stdio::default()
+        })
+    }
+
+    async fn no_logger(_: &binary::Binary) -> Result<Logger, Failure> {
+        panic!("no logging binary was asked for")
+    }
+
+    fn file(end: Option<OwnedFd>) -> fs::File {
+        end.unwrap().into()
+    }
+
+    /// Contract 39: both may name the same file, to which both are appended.
+    #[tokio::test]
+    async fn stdout_and_stderr_may_be_one_file() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        fs::write(log.path(), "before\n").unwrap();
+        let uri = format!("file://{}", log.path().display());
+        let io = io(uri.clone(), uri);
+        let (theirs, ours) = io.open(no_logger).await.unwrap();
+        io.start(ours, None).unwrap();
+        file(theirs.stdout).write_all(b"out\n").unwrap();
+        file(theirs.stderr).write_all(b"err\n").unwrap();
+        io.drain().await;
+        let text = fs::read_to_string(log.path()).unwrap();
+        let mut lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.remove(0), "before");
+        lines.sort_unstable();
+        assert_eq!(lines, ["err", "out"]);
+    }
+
+    /// Contract 41: a background grandchild may hold the pipe; the wait for it has an end.
+    #[tokio::test]
+    async fn draining_ends_while_the_pipe_is_held() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let io = io(format!("file://{}", log.path().display()), String::new());
+        let (theirs, ours) = io.open(no_logger).await.unwrap();
+        io.start(ours, None).unwrap();
+        let limit = Duration::from_millis(100);
+        let began = Clock::now();
+        io.drain_within(limit).await;
+        assert!(began.elapsed() >= limit);
+        drop(theirs);
+    }
+
+    #[tokio::test]
+    async fn without_a_target_there_is_no_pipe() {
+        let (theirs, _) = Io::default().open(no_logger).await.unwrap();
+        assert!(theirs.stdin.is_none() && theirs.stdout.is_none() && theirs.stderr.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_logging_binary_gets_the_output_and_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = dir.path().join("log");
+        let text =
+            "#!/bin/sh\nexec 5>&-\ncat <&3 >$2\necho $CONTAINER_ID $CONTAINER_NAMESPACE >>$2";
+        fs::write(&script, text).unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        let log = dir.path().join("the log");
+        let uri = format!(
+            "binary://{}?to={}",
+            script.display(),
+            log.display().to_string().replace(' ', "%20")
+        );
+        let children = Arc::new(Children::default());
+        let start = async |binary: &_| Logger::start(binary, &children, "c", "ns").await;
+
+        let io = io(uri.clone(), uri);
+        let (theirs, ours) = io.open(start).await.unwrap();
+        io.start(ours, None).unwrap();
+        file(theirs.stdout).write_all(b"hello\n").unwrap();
+        drop(theirs.stderr);
+        let began = Clock::now();
+        io.drain().await;
+        assert!(began.elapsed() < DRAIN, "it was killed");
+        assert_eq!(fs::read_to_string(log).unwrap(), "hello\nc ns\n");
+
+        let io = self::io("binary:///no/such/binary".to_owned(), String::new());
+        let error = io.open(start).await.err().unwrap();
+        assert!(error.message.contains("/no/such/binary"), "{error}");
+    }
 }

@@ -4,6 +4,7 @@
 //! one at a time: the effects of one step are begun, in order, before the next step is taken. An
 //! effect that may take long runs in a task of its own and tells its outcome as an event, so that
 //! one slow container never holds up another (contract 27).
+pub(crate) mod children;
 mod clean;
 pub(crate) mod container;
 mod create;
@@ -30,9 +31,9 @@ use husk_scope::config::Config;
 use husk_scope::record as on_disk;
 use log::warn;
 use oci_spec::runtime::Process as OciProcess;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
+use self::children::Children;
 use self::container::{Container, Process};
 use self::jobs::Jobs;
 use self::namespaces::Sandbox;
@@ -57,6 +58,7 @@ pub(crate) struct Pod {
     publisher: Publisher,
     shutdown: Shutdown,
     jobs: Arc<Jobs>,
+    children: Arc<Children>,
     life: Mutex<Life>,
     record: Mutex<on_disk::Pod>,
     containers: Mutex<HashMap<String, Arc<Container>>>,
@@ -89,6 +91,8 @@ pub(crate) struct NewContainer {
 /// # Errors
 /// The zygote or SIGCHLD cannot be watched.
 pub(crate) fn services(context: Context) -> io::Result<Services> {
+    let children = Arc::new(Children::default());
+    children.reap_from_now_on()?;
     let pod = Arc::new(Pod {
         namespace: context.namespace,
         id: context.id,
@@ -96,7 +100,8 @@ pub(crate) fn services(context: Context) -> io::Result<Services> {
         store: context.store,
         publisher: context.publisher,
         shutdown: context.shutdown,
-        jobs: Jobs::new(context.zygote)?,
+        jobs: Jobs::new(context.zygote, &children)?,
+        children,
         life: Mutex::default(),
         record: Mutex::new(context.record),
         containers: Mutex::default(),
@@ -104,25 +109,12 @@ pub(crate) fn services(context: Context) -> io::Result<Services> {
         new_sandbox: Mutex::default(),
         sharing: tokio::sync::Mutex::default(),
     });
-    reap_orphans(&pod.jobs)?;
     let (dumped, idle) = (Arc::clone(&pod), Arc::clone(&pod));
     Ok(Services {
         map: service::map(pod),
         dump: Box::new(move || dumped.dump()),
         idle: Box::new(move || idle.is_idle()),
     })
-}
-
-/// Reaps whatever is handed to this subreaper (contract 46).
-fn reap_orphans(jobs: &Arc<Jobs>) -> io::Result<()> {
-    let mut children = signal(SignalKind::child())?;
-    let jobs = Arc::clone(jobs);
-    tokio::spawn(async move {
-        while children.recv().await.is_some() {
-            jobs.reap_orphans();
-        }
-    });
-    Ok(())
 }
 
 /// Someone who waits for an answer, until dropped.

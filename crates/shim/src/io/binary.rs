@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::target::decode;
 use crate::failure::Failure;
-use crate::pod::jobs::Jobs;
+use crate::pod::children::Children;
 use crate::pod::watch;
 
 /// How long the binary may take to say that it is ready.
@@ -63,14 +63,14 @@ pub(crate) struct Logger {
     /// What it logs as stderr.
     pub(super) stderr: Option<OwnedFd>,
     process: Arc<Pidfd>,
-    jobs: Arc<Jobs>,
+    children: Arc<Children>,
 }
 
 impl Logger {
     /// Starts the binary for a container's output and waits until it is ready.
     pub(crate) async fn start(
         binary: &Binary,
-        jobs: &Arc<Jobs>,
+        children: &Arc<Children>,
         container: &str,
         namespace: &str,
     ) -> Result<Self, Failure> {
@@ -91,12 +91,12 @@ impl Logger {
             .stderr(Stdio::null());
         let theirs = [stdout_read.into(), stderr_read.into(), ready_write.into()];
         let process = spawn::with_descriptors(command, theirs).map_err(failed)?;
-        jobs.claim(process.pid);
+        children.claim(process.pid);
         let logger = Self {
             stdout: Some(stdout.into()),
             stderr: Some(stderr.into()),
             process: Arc::new(process),
-            jobs: Arc::clone(jobs),
+            children: Arc::clone(children),
         };
         match wait_until_ready(ready).await {
             Ok(()) => Ok(logger),
@@ -126,7 +126,7 @@ impl Logger {
                 let _ = ended.await;
             }
         }
-        self.jobs.release(self.process.pid);
+        self.children.release(self.process.pid);
     }
 }
 

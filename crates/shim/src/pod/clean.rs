@@ -65,7 +65,7 @@ pub(super) async fn failed_create(pod: &Arc<Pod>, container: &Arc<Container>) {
         // ESRCH: it has ended by itself.
         let _ = pidfd.signal(9);
         let _ = super::watch::ended(pidfd).await;
-        pod.jobs.release(pidfd.pid);
+        pod.children.release(pidfd.pid);
     }
     if let Err(error) = self::container(container).await {
         log::warn!("a failed create leaves something behind: {error}");

@@ -231,8 +231,9 @@ pub(super) async fn open_io(
     container: &Container,
     process: &Process,
 ) -> Result<(zygote::Stdio, Ends), Failure> {
-    let start_logger =
-        async |binary: &_| Logger::start(binary, &pod.jobs, &container.id, &pod.namespace).await;
+    let start_logger = async |binary: &_| {
+        Logger::start(binary, &pod.children, &container.id, &pod.namespace).await
+    };
     process.io.open(start_logger).await
 }
 

@@ -1,15 +1,16 @@
-//! The zygote's jobs, awaited; and the children that come of them.
-use std::collections::{HashMap, HashSet};
+//! The zygote's jobs, awaited.
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::{Arc, Mutex};
 
-use husk_sandbox::process::{self, Pidfd};
+use husk_sandbox::process::Pidfd;
 use husk_sandbox::zygote::{Done, Job, JobError, Zygote};
 use log::{debug, error, warn};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
+use super::children::Children;
 use super::lock;
 use super::ready::readable;
 use crate::failure::Failure;
@@ -20,6 +21,7 @@ const SIGKILL: i32 = 9;
 #[derive(Debug)]
 pub(crate) struct Jobs {
     zygote: AsyncFd<Socket>,
+    children: Arc<Children>,
     inner: Mutex<Inner>,
 }
 
@@ -27,8 +29,6 @@ pub(crate) struct Jobs {
 struct Inner {
     next: u64,
     waiting: HashMap<u64, oneshot::Sender<Result<Done, Failure>>>,
-    /// Children that someone watches by pidfd: the reaper of orphans leaves them alone.
-    children: HashSet<i32>,
     /// Why no job can be done any more.
     broken: Option<Failure>,
 }
@@ -48,14 +48,12 @@ impl Jobs {
     ///
     /// # Errors
     /// epoll refuses the zygote's socket.
-    pub(crate) fn new(zygote: Zygote) -> io::Result<Arc<Self>> {
-        let inner = Inner {
-            children: HashSet::from([zygote.process().pid]),
-            ..Inner::default()
-        };
+    pub(crate) fn new(zygote: Zygote, children: &Arc<Children>) -> io::Result<Arc<Self>> {
+        children.claim(zygote.process().pid);
         let jobs = Arc::new(Self {
             zygote: readable(Socket(zygote))?,
-            inner: Mutex::new(inner),
+            children: Arc::clone(children),
+            inner: Mutex::default(),
         });
         tokio::spawn(Arc::clone(&jobs).listen());
         Ok(jobs)
@@ -79,6 +77,7 @@ impl Jobs {
         let sent = self.zygote.get_ref().0.send(id, job);
         sent.map_err(|error| Failure::internal(with_causes(&error)))?;
         inner.waiting.insert(id, sender);
+        self.children.begin_job();
         Ok(receiver)
     }
 
@@ -97,18 +96,14 @@ impl Jobs {
     }
 
     fn finish(&self, id: u64, result: Result<Done, JobError>) {
-        let mut inner = lock(&self.inner);
-        if let Ok(Some(process)) = result.as_ref().map(|done| &done.process) {
-            inner.children.insert(process.pid);
-        }
-        let waiting = inner.waiting.remove(&id);
-        drop(inner);
+        let made = result.as_ref().ok().and_then(|done| done.process.as_ref());
+        self.children.end_job(made.map(|process| process.pid));
+        let waiting = lock(&self.inner).waiting.remove(&id);
         match waiting {
             // Whoever asked is a task of its own and waits to the end.
             Some(sender) => drop(sender.send(result.map_err(Failure::from))),
             None => warn!("the zygote answered job {id}, which nobody asked for"),
         }
-        self.reap_orphans();
     }
 
     fn give_up(&self, error: &dyn std::error::Error) {
@@ -123,6 +118,7 @@ impl Jobs {
         let mut inner = lock(&self.inner);
         inner.broken = Some(failure.clone());
         for (_, sender) in inner.waiting.drain() {
+            self.children.end_job(None);
             drop(sender.send(Err(failure.clone())));
         }
     }
@@ -139,31 +135,6 @@ impl Jobs {
         };
         if let Err(error) = ended.await {
             debug!("the zygote had ended before: {error}");
-        }
-    }
-
-    /// Claims a child that someone watches by pidfd.
-    pub(crate) fn claim(&self, pid: i32) {
-        lock(&self.inner).children.insert(pid);
-    }
-
-    /// Lets go of a child that was reaped, or that nobody watches any more.
-    pub(crate) fn release(&self, pid: i32) {
-        lock(&self.inner).children.remove(&pid);
-        self.reap_orphans();
-    }
-
-    /// Reaps what was handed to this subreaper and nobody watches, unless a job is under way: a
-    /// process that it has just made is not claimed yet.
-    pub(crate) fn reap_orphans(&self) {
-        let inner = lock(&self.inner);
-        if !inner.waiting.is_empty() {
-            return;
-        }
-        match process::reap_orphans(&|pid| inner.children.contains(&pid)) {
-            Ok(0) => {}
-            Ok(count) => debug!("reaped {count} orphans"),
-            Err(error) => warn!("cannot reap orphans: {error}"),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use husk_sandbox::zygote::{Job, Update};
 use oci_spec::runtime::LinuxResources;
 
-use super::container::Container;
+use super::container::{Container, Process};
 use super::effect::{blocking, internal};
 use super::state::{Action, ProcessId, Reply};
 use super::{Pod, lock};
@@ -35,21 +35,27 @@ pub(super) async fn action(
 }
 
 /// Every pid in the container's cgroup, with the exec that it is, if it is one.
+///
+/// With none left it is init's: containerd, when it comes back, takes a shim whose task has no pids
+/// for a leaked one and removes it, and the exit status that was to be read with it.
 fn pids(container: &Container) -> Result<Reply, Failure> {
+    let pids = match container.cgroup()?.pids() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        pids => pids.map_err(internal)?,
+    };
+    if pids.is_empty() {
+        let init = container.pid().map(|pid| (pid, None));
+        return Ok(Reply::Pids(init.into_iter().collect()));
+    }
     let execs = lock(&container.execs);
     let exec_of = |pid: i32| {
-        let is =
-            |process: &Arc<super::Process>| process.pidfd().is_some_and(|pidfd| pidfd.pid == pid);
+        let is = |process: &Process| process.pidfd().is_some_and(|pidfd| pidfd.pid == pid);
         let found = execs.iter().find(|(_, process)| is(process));
         found.map(|(id, _)| id.clone())
     };
-    match container.cgroup()?.pids() {
-        Ok(pids) => Ok(Reply::Pids(
-            pids.into_iter().map(|pid| (pid, exec_of(pid))).collect(),
-        )),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Reply::Pids(Vec::new())),
-        Err(error) => Err(internal(error)),
-    }
+    Ok(Reply::Pids(
+        pids.into_iter().map(|pid| (pid, exec_of(pid))).collect(),
+    ))
 }
 
 async fn stats(container: &Container) -> Result<Reply, Failure> {

@@ -67,7 +67,7 @@ async fn exit_of(pod: &Pod, id: &ProcessId, pidfd: &Arc<Pidfd>) -> Exit {
             255
         }
     };
-    pod.jobs.release(pidfd.pid);
+    pod.children.release(pidfd.pid);
     Exit {
         code,
         at_ms: now_ms(),
