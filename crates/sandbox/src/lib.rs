@@ -12,6 +12,7 @@ pub mod cgroup;
 mod cgroup_dirs;
 mod console;
 mod create;
+mod exec;
 mod executor;
 mod loopback;
 pub mod process;

@@ -1,13 +1,18 @@
 //! A builder: the short-lived process that does one job.
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::ptr::null;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
 use super::protocol::{self, SentJob};
 use super::{Doing, Done, Job, JobError};
-use crate::{create, sys};
+use crate::{create, exec, sys};
 
+/// See keyctl_join_session_keyring(3).
+const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
 /// The first byte of a report that names the step a builder is at.
 pub(super) const REPORTED_STEP: u8 = b's';
 /// The first byte of a report that is the result.
@@ -40,8 +45,7 @@ pub(super) fn run(zygote: u32, job: SentJob, reports: &OwnedFd) -> ! {
         socket: reports.as_raw_fd(),
     };
     REPORTS.store(report.socket, Ordering::Relaxed);
-    sys::set_name(c"husk-builder");
-    let result = sys::die_with_parent(zygote, Signal::SIGKILL)
+    let result = become_builder(zygote)
         .and_then(|()| job.read())
         .doing(|| "read the job")
         .and_then(|job| perform(job, &report));
@@ -49,9 +53,26 @@ pub(super) fn run(zygote: u32, job: SentJob, reports: &OwnedFd) -> ! {
     sys::exit_now(i32::from(!reported))
 }
 
+fn become_builder(zygote: u32) -> io::Result<()> {
+    prctl::set_name(c"husk-builder")?;
+    sys::die_with_parent(zygote, Signal::SIGKILL)?;
+    // A keyring of its own for what is built: the shim's may hold secrets. Where the kernel has no
+    // keyrings there is nothing to hide.
+    // SAFETY: keyctl(2) takes an integer and a name, which may be null: an anonymous keyring.
+    unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_JOIN_SESSION_KEYRING,
+            null::<libc::c_char>(),
+        )
+    };
+    Ok(())
+}
+
 fn perform(job: Job, report: &Report) -> Result<Done, JobError> {
     match job {
         Job::Create(job) => create::create(job, report),
+        Job::Exec(job) => exec::exec(job, report),
         _ => Err(JobError::failed("not yet")),
     }
 }

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::stat::{Mode, umask};
@@ -37,7 +38,7 @@ pub(super) fn run(parent: u32, socket: OwnedFd) -> ! {
 
 /// Sheds what the shim had: descriptors, signal handlers, environment, working directory.
 fn become_zygote(parent: u32, socket: OwnedFd) -> io::Result<OwnedFd> {
-    sys::set_name(c"husk-zygote");
+    prctl::set_name(c"husk-zygote")?;
     sys::die_with_parent(parent, Signal::SIGKILL)?;
     builder::report_panics();
 
