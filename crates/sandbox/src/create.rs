@@ -36,7 +36,11 @@ pub(crate) fn create(mut job: Create, report: &Report) -> Result<Done, JobError>
         .and_then(|()| build(&mut job, &spec, &process, workload, report));
     if made.is_err() {
         report.step("undoing a failed create");
-        undo(&job);
+        // Children of this process are libcontainer's intermediate and init, nothing else.
+        undo(
+            &job,
+            &process::children(process::my_pid()).unwrap_or_default(),
+        );
     }
     made
 }
@@ -183,16 +187,12 @@ fn bring_loopback_up(pid: i32) -> Result<(), JobError> {
 
 /// Undoes what a failed create has done: processes, cgroups, mounts, files. It goes on past what
 /// it cannot undo: `delete` comes after it.
-fn undo(job: &Create) {
-    let me = process::my_pid();
+pub(crate) fn undo(job: &Create, processes: &[i32]) {
     let mut cgroups = Vec::new();
-    for child in process::children(me).unwrap_or_default() {
-        // Children of this process are libcontainer's intermediate and init, nothing else.
-        cgroups.extend(cgroup_dirs::other_than_ours(child).unwrap_or_default());
-        if let Ok(child) = Pidfd::open(child) {
-            // ESRCH: it has ended by itself.
-            let _ = child.signal(libc::SIGKILL);
-            let _ = child.wait();
+    for pid in processes {
+        cgroups.extend(cgroup_dirs::other_than_ours(*pid).unwrap_or_default());
+        if let Err(error) = Pidfd::open(*pid).and_then(|process| process.kill()) {
+            log::warn!("cannot kill process {pid} of container {}: {error}", job.id);
         }
     }
     for directory in cgroups {

@@ -72,48 +72,45 @@ fn finish(_: &Lab, id: &str, dir: &std::path::Path, done: husk_sandbox::zygote::
 }
 
 fn a_builder_killed_half_way(lab: &Lab) {
-    let (job, _) =
-        lab.create_job(|spec| spec["hooks"] = json!({"createRuntime": hook("sleep 60")}));
+    let sleep = json!([{"path": "/bin/sleep", "args": ["sleep", "60"]}]);
+    let (job, _) = lab.create_job(|spec| spec["hooks"] = json!({"createRuntime": sleep}));
     let dir = job.dir.clone();
-    let id = job.id.clone();
     lab.send(Job::Create(job));
-    let builder = loop {
-        let children = support::children(lab.zygote.process().pid);
-        // The hook runs: init has been made, and waits for it.
-        let hook = children.iter().find(|pid| {
-            support::children(**pid).iter().any(|child| {
-                fs::read_to_string(format!("/proc/{child}/comm"))
-                    .is_ok_and(|comm| comm == "sleep\n")
-            })
-        });
-        match hook {
-            Some(pid) => break *pid,
-            None => std::thread::sleep(Duration::from_millis(5)),
-        }
-    };
-    let mut orphans = support::children(builder);
-    nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(builder),
-        nix::sys::signal::SIGKILL,
-    )
-    .unwrap();
+    let (builder, hook) = builder_in_a_hook(lab);
+    kill(builder);
     let (_, result) = lab.receive();
     let error = result.unwrap_err();
     assert_eq!(error.kind, JobErrorKind::Failed);
     assert!(error.message.contains("killed by signal 9"), "{error}");
     assert!(error.message.contains("building the container"), "{error}");
-    // The hook itself is nobody's to kill: it belongs to whoever wrote the spec.
-    orphans.retain(|pid| {
-        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c == "sleep\n")
-    });
-    for hook in orphans {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(hook), nix::sys::signal::SIGKILL)
-            .unwrap();
-    }
+    // The hook belongs to whoever wrote the spec: it is not of the container.
+    kill(hook);
+    let left = |name: &str| dir.join(name).exists();
+    assert!(left("config.json") && !left("libcontainer") && !left("console.sock"));
     fs::remove_file(dir.join("config.json")).unwrap();
     fs::remove_dir(dir.join("rootfs")).unwrap();
     fs::remove_dir(&dir).unwrap();
-    let _ = id;
+}
+
+/// Waits until a builder runs its hook, by when init has been made: both.
+fn builder_in_a_hook(lab: &Lab) -> (i32, i32) {
+    let is_hook = |pid: &i32| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == "sleep\n")
+    };
+    let patience = Instant::now() + support::LONG;
+    while Instant::now() < patience {
+        for builder in support::children(lab.zygote.process().pid) {
+            if let Some(hook) = support::children(builder).into_iter().find(is_hook) {
+                return (builder, hook);
+            }
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("no builder runs a hook");
+}
+
+fn kill(pid: i32) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL).unwrap();
 }
 
 fn a_hook_that_fails_leaves_nothing(lab: &Lab) {

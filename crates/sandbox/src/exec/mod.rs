@@ -70,8 +70,7 @@ pub(crate) fn exec(job: Exec, report: &Report) -> Result<Done, JobError> {
     report.step("waiting for the process to execute");
     read_outcome(outcome, &child).inspect_err(|_| {
         // It has reported and exits by itself, unless it hangs: then it must not stay.
-        let _ = child.signal(libc::SIGKILL);
-        let _ = child.wait();
+        let _ = child.kill();
     })?;
     let console = take_console(&console)?;
     Ok(Done {

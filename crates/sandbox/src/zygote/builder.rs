@@ -1,15 +1,13 @@
 //! A builder: the short-lived process that does one job.
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr::null;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::sys::prctl;
-use nix::sys::signal::Signal;
 
 use super::protocol::{self, SentJob};
 use super::{Doing, Done, Job, JobError};
-use crate::{create, exec, sys};
+use crate::{create, exec, process, sys};
 
 /// See keyctl_join_session_keyring(3).
 const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
@@ -40,22 +38,34 @@ impl Report {
 }
 
 /// Does the job, reports, exits.
-pub(super) fn run(zygote: u32, job: SentJob, reports: &OwnedFd) -> ! {
-    let report = Report {
-        socket: reports.as_raw_fd(),
-    };
-    REPORTS.store(report.socket, Ordering::Relaxed);
-    let result = become_builder(zygote)
-        .and_then(|()| job.read())
+pub(super) fn run(job: SentJob, reports: &OwnedFd) -> ! {
+    let report = become_builder(reports);
+    let result = job
+        .read()
         .doing(|| "read the job")
         .and_then(|job| perform(job, &report));
     let reported = report.result(&result);
     sys::exit_now(i32::from(!reported))
 }
 
-fn become_builder(zygote: u32) -> io::Result<()> {
-    prctl::set_name(c"husk-builder")?;
-    sys::die_with_parent(zygote, Signal::SIGKILL)?;
+/// Undoes a job whose builder died. `mark` is the inode of that builder's end of its socket.
+pub(super) fn undo(job: OwnedFd, mark: u64, reports: &OwnedFd) -> ! {
+    become_builder(reports);
+    let strays = process::holders_of_socket(mark).unwrap_or_default();
+    match protocol::read_job(job) {
+        Ok(Job::Create(job)) => create::undo(&job, &strays),
+        Ok(Job::Exec(_) | Job::Namespaces(_) | Job::Holder(_) | Job::Update(_)) | Err(_) => {}
+    }
+    sys::exit_now(0)
+}
+
+fn become_builder(reports: &OwnedFd) -> Report {
+    let report = Report {
+        socket: reports.as_raw_fd(),
+    };
+    REPORTS.store(report.socket, Ordering::Relaxed);
+    // Only a help for whoever looks at a list of processes.
+    let _ = prctl::set_name(c"husk-builder");
     // A keyring of its own for what is built: the shim's may hold secrets. Where the kernel has no
     // keyrings there is nothing to hide.
     // SAFETY: keyctl(2) takes an integer and a name, which may be null: an anonymous keyring.
@@ -66,7 +76,7 @@ fn become_builder(zygote: u32) -> io::Result<()> {
             null::<libc::c_char>(),
         )
     };
-    Ok(())
+    report
 }
 
 fn perform(job: Job, report: &Report) -> Result<Done, JobError> {

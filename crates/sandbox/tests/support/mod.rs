@@ -136,6 +136,7 @@ impl Lab {
 
     fn close(self) {
         let process = Pidfd::open(self.zygote.process().pid).unwrap();
+        let run_dir = self.run_dir();
         drop(self.zygote);
         assert_eq!(
             wait(&process),
@@ -143,9 +144,13 @@ impl Lab {
             "the zygote ends with its shim"
         );
         unmount_all(self.dir.path()).unwrap();
-        for cgroup in cgroups() {
-            fs::remove_dir(cgroup).unwrap();
+        for root in cgroup_roots() {
+            let _ = fs::remove_dir(root.join(cgroup_name()));
         }
+        assert!(
+            run_dir.read_dir().unwrap().next().is_none(),
+            "all was removed"
+        );
     }
 
     /// The image all containers are made from.
@@ -474,24 +479,21 @@ fn cgroup_roots() -> Vec<PathBuf> {
         .collect()
 }
 
-/// The cgroups of this test binary that are there, deepest first.
+/// The cgroups below that of this test binary, deepest first.
 pub(crate) fn cgroups() -> Vec<PathBuf> {
     let mut found = Vec::new();
     for root in cgroup_roots() {
         let top = root.join(cgroup_name());
         if top.is_dir() {
             found.extend(directories(&top));
-            found.push(top);
         }
     }
-    // The parent of all is made by the first container and stays until the end.
     found
 }
 
 pub(crate) fn remove_cgroups(id: &str) {
     for root in cgroup_roots() {
         let _ = fs::remove_dir(root.join(cgroup_name()).join(id));
-        let _ = fs::remove_dir(root.join(cgroup_name()));
     }
 }
 
