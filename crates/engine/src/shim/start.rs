@@ -1,0 +1,255 @@
+//! Starting a shim, and connecting to one that runs.
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use containerd_shim_protos::api::DeleteResponse;
+use protobuf::Message as _;
+use protobuf::well_known_types::any::Any;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::unix::pipe;
+use tokio::process::Command;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use ttrpc::asynchronous::Client;
+
+use super::events::ttrpc_address;
+use super::rpc::Service;
+use super::{Binary, Error, NAMESPACE, Sandbox, Task, log, reply};
+
+/// containerd's own limit for `start` and `delete` is 5 to 10 s.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a shim is started with.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The shim's binary.
+    pub binary: Binary,
+    /// The sandbox or container.
+    pub id: String,
+    /// Its bundle: the shim's working directory, in which its `log` fifo is made.
+    pub bundle: PathBuf,
+    /// The address of the [`Events`](super::Events) server.
+    pub events: String,
+    /// Options for the shim, such as [`RuntimeOptions`](super::RuntimeOptions).
+    pub options: Option<Any>,
+    /// Whether the shim logs at debug level.
+    pub debug: bool,
+}
+
+/// A shim that runs.
+pub struct Shim {
+    client: Client,
+    version: u32,
+    address: String,
+    log: Option<JoinHandle<()>>,
+}
+
+impl Start {
+    /// Runs the shim's `start` command and connects to the socket it answers with.
+    ///
+    /// # Errors
+    /// What the command said, or why the socket cannot be reached; the shim's `delete` command
+    /// has then cleaned up.
+    pub async fn run(&self) -> Result<Shim, Error> {
+        let log_file = self.bundle.join("shim.log");
+        let log = log::drain(&self.bundle, &log_file)?;
+        match self.connected().await {
+            Ok(mut shim) => {
+                shim.log = Some(log);
+                Ok(shim)
+            }
+            Err(error) => {
+                log.abort();
+                if let Err(cleanup) = self.delete().await {
+                    ::log::warn!("clean-up after {error}: {cleanup}");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn connected(&self) -> Result<Shim, Error> {
+        let output = self.start_output().await?;
+        let reply = reply::parse(&output).map_err(|problem| Error::Reply {
+            shim: self.binary.path().to_owned(),
+            reply: output,
+            problem,
+        })?;
+        Shim::connect(&reply.address, reply.version).await
+    }
+
+    /// Runs `start`, its stdout and stderr read together as containerd reads them (contract 5).
+    async fn start_output(&self) -> Result<String, Error> {
+        let path = self.binary.path();
+        let failed = |what| Error::io(what, path);
+        let (reader, writer) = std::io::pipe().map_err(failed("make a pipe for"))?;
+        let second = writer.try_clone().map_err(failed("make a pipe for"))?;
+        let mut command = self.command();
+        if self.debug {
+            command.arg("-debug");
+        }
+        command.arg("start").stdout(writer).stderr(second);
+        command.stdin(if self.options.is_some() {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        });
+        let mut child = command.spawn().map_err(failed("run"))?;
+        // The command holds the pipe's writing ends, and reading ends when the last is closed.
+        drop(command);
+
+        if let (Some(options), Some(mut stdin)) = (&self.options, child.stdin.take()) {
+            let bytes = options.write_to_bytes().unwrap_or_default();
+            // A shim that reads no options closes its stdin early; that is its right.
+            let _ = stdin.write_all(&bytes).await;
+        }
+        let mut receiver =
+            pipe::Receiver::from_owned_fd(reader.into()).map_err(failed("read from"))?;
+        let mut output = String::new();
+        let finished = timeout(PATIENCE, async {
+            receiver.read_to_string(&mut output).await?;
+            child.wait().await
+        });
+        match finished.await {
+            Ok(Ok(status)) if status.success() => Ok(output),
+            Ok(Ok(status)) => {
+                let detail = log::tail(&self.bundle.join("shim.log"));
+                Err(self.failed("start", status.to_string(), format!("{output}{detail}")))
+            }
+            Ok(Err(error)) => Err(failed("run")(error)),
+            Err(_) => Err(self.failed("start", String::from("no end within 10 s"), output)),
+        }
+    }
+
+    /// Runs the shim's `delete` command: containerd's way to remove what a dead shim left
+    /// (contract 43 to 45).
+    ///
+    /// # Errors
+    /// What the command said.
+    pub async fn delete(&self) -> Result<(), Error> {
+        let path = self.binary.path();
+        let mut command = self.command();
+        command
+            .arg("-bundle")
+            .arg(&self.bundle)
+            .arg("delete")
+            .stdin(Stdio::null());
+        command.kill_on_drop(true);
+        let output = match timeout(PATIENCE, command.output()).await {
+            Ok(output) => output.map_err(Error::io("run", path))?,
+            Err(_) => {
+                return Err(self.failed("delete", "no end within 10 s".into(), String::new()));
+            }
+        };
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        if !output.status.success() {
+            return Err(self.failed("delete", output.status.to_string(), said));
+        }
+        if DeleteResponse::parse_from_bytes(&output.stdout).is_err() {
+            ::log::warn!("{} delete answered with no DeleteResponse", path.display());
+        }
+        Ok(())
+    }
+
+    /// The flags and variables that containerd gives to every command of a shim.
+    fn command(&self) -> Command {
+        let own = std::env::current_exe().unwrap_or_default();
+        let mut command = Command::new(self.binary.path());
+        command
+            .args(["-namespace", NAMESPACE, "-address", &self.events])
+            .arg("-publish-binary")
+            .arg(own)
+            .args(["-id", &self.id])
+            .current_dir(&self.bundle)
+            .env("GOMAXPROCS", "2")
+            .env("MAX_SHIM_VERSION", "3")
+            .env("TTRPC_ADDRESS", ttrpc_address(&self.events))
+            .env("GRPC_ADDRESS", &self.events)
+            .env("NAMESPACE", NAMESPACE)
+            .process_group(0);
+        command
+    }
+
+    fn failed(&self, command: &'static str, status: String, output: String) -> Error {
+        Error::Command {
+            shim: self.binary.path().to_owned(),
+            command,
+            id: self.id.clone(),
+            status,
+            output: output.trim().to_owned(),
+        }
+    }
+}
+
+impl Shim {
+    /// Connects to a shim that runs. `version` is that of its reply to `start`: 3, or 2 for shims
+    /// of containerd 1.x.
+    ///
+    /// # Errors
+    /// A socket that is gone or that nobody listens to.
+    pub async fn connect(address: &str, version: u32) -> Result<Self, Error> {
+        let client = Client::connect(address)
+            .await
+            .map_err(|source| Error::Connect {
+                address: address.to_owned(),
+                source,
+            })?;
+        Ok(Self {
+            client,
+            version,
+            address: address.to_owned(),
+            log: None,
+        })
+    }
+
+    /// The socket's address, `unix://PATH`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The version of its reply to `start`.
+    #[must_use]
+    pub const fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// Its Task service.
+    #[must_use]
+    pub fn task(&self) -> Task {
+        let name = if self.version < 3 {
+            "containerd.task.v2.Task"
+        } else {
+            "containerd.task.v3.Task"
+        };
+        Task(Service {
+            client: self.client.clone(),
+            name,
+        })
+    }
+
+    /// Its Sandbox service, which it may not have.
+    #[must_use]
+    pub fn sandbox(&self) -> Sandbox {
+        let name = "containerd.runtime.sandbox.v1.Sandbox";
+        Sandbox(Service {
+            client: self.client.clone(),
+            name,
+        })
+    }
+}
+
+impl Drop for Shim {
+    fn drop(&mut self) {
+        if let Some(log) = &self.log {
+            log.abort();
+        }
+    }
+}
+
+/// The address of a socket as shims and records write it.
+#[must_use]
+pub fn address_of(socket: &Path) -> String {
+    format!("unix://{}", socket.display())
+}
