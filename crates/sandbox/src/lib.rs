@@ -9,7 +9,6 @@
 
 mod bundle;
 pub mod cgroup;
-mod cgroup_dirs;
 mod console;
 mod create;
 mod exec;
@@ -18,5 +17,6 @@ mod loopback;
 pub mod process;
 pub mod rootfs;
 mod sys;
+mod update;
 mod workload;
 pub mod zygote;

@@ -14,10 +14,11 @@ use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use oci_spec::runtime::{LinuxSeccomp, Process};
 
 use super::{ABOUT_TO_EXECUTE, identity, limits};
+use crate::cgroup::Cgroup;
+use crate::console;
 use crate::process::Pidfd;
 use crate::workload::{self, Workload};
 use crate::zygote::{Doing, Exec, JobError, Stdio};
-use crate::{cgroup_dirs, console};
 
 /// A process on its way into a container.
 pub(super) struct Inside {
@@ -39,7 +40,8 @@ impl Inside {
             )
         });
         limits::set_affinity(initial)?;
-        cgroup_dirs::join(self.init.pid).doing(|| "join the cgroups of the container")?;
+        // Process 0 is this one, in whichever pid namespace.
+        Cgroup::of(self.init.pid)?.join(0)?;
         limits::set_affinity(last)?;
 
         self.join_namespaces()?;

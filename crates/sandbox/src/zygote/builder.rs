@@ -7,7 +7,7 @@ use nix::sys::prctl;
 
 use super::protocol::{self, SentJob};
 use super::{Doing, Done, Job, JobError};
-use crate::{create, exec, process, sys};
+use crate::{create, exec, process, sys, update};
 
 /// See keyctl_join_session_keyring(3).
 const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
@@ -53,7 +53,7 @@ pub(super) fn undo(job: OwnedFd, mark: u64, reports: &OwnedFd) -> ! {
     become_builder(reports);
     let strays = process::holders_of_socket(mark).unwrap_or_default();
     match protocol::read_job(job) {
-        Ok(Job::Create(job)) => create::undo(&job, &strays),
+        Ok(Job::Create(job)) => create::undo_orphaned(&job, &strays),
         Ok(Job::Exec(_) | Job::Namespaces(_) | Job::Holder(_) | Job::Update(_)) | Err(_) => {}
     }
     sys::exit_now(0)
@@ -83,6 +83,7 @@ fn perform(job: Job, report: &Report) -> Result<Done, JobError> {
     match job {
         Job::Create(job) => create::create(job, report),
         Job::Exec(job) => exec::exec(job, report),
+        Job::Update(job) => update::update(&job),
         _ => Err(JobError::failed("not yet")),
     }
 }
