@@ -9,15 +9,16 @@
 
 mod bundle;
 pub mod cgroup;
-mod cgroup_dirs;
 mod console;
 mod create;
 pub mod daemon;
+mod exec;
 mod executor;
 pub mod features;
 mod loopback;
 pub mod process;
 pub mod rootfs;
 mod sys;
+mod update;
 mod workload;
 pub mod zygote;
