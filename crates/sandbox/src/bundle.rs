@@ -33,7 +33,9 @@ pub(crate) fn process(spec: &Spec) -> Result<(Process, Workload), JobError> {
 ///   profile after it dropped the privilege to do so.
 /// - `HOME` is set, to nothing that matters: libcontainer would look it up through whatever
 ///   library the container's nsswitch.conf names. Our executor sets the environment itself.
-pub(crate) fn normalize(dir: &Path, mut spec: Spec) -> Result<(), JobError> {
+/// - The cgroup is made and limited already: an absolute path, which also keeps libcontainer from
+///   turning to systemd, and no resources.
+pub(crate) fn normalize(dir: &Path, mut spec: Spec, cgroup: &Path) -> Result<(), JobError> {
     if let Some(process) = spec.process_mut() {
         if process.capabilities().is_none() {
             process.set_capabilities(Some(no_capabilities()));
@@ -44,6 +46,10 @@ pub(crate) fn normalize(dir: &Path, mut spec: Spec) -> Result<(), JobError> {
         let mut env = process.env().clone().unwrap_or_default();
         env.push("HOME=/".to_owned());
         process.set_env(Some(env));
+    }
+    if let Some(linux) = spec.linux_mut() {
+        linux.set_cgroups_path(Some(cgroup.to_owned()));
+        linux.set_resources(None);
     }
     let path = dir.join(CONFIG);
     let text = serde_json::to_vec(&spec)

@@ -12,12 +12,12 @@ use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns};
 use oci_spec::runtime::{Process, Spec};
 
-use crate::cgroup::Driver;
+use crate::cgroup::{self, Cgroup};
 use crate::executor::{ContainerExecutor, read_verdict};
 use crate::process::{self, Pidfd};
 use crate::workload::Workload;
 use crate::zygote::{Create, Doing, Done, JobError, Report};
-use crate::{bundle, cgroup_dirs, console, loopback, rootfs};
+use crate::{bundle, console, loopback, rootfs};
 
 /// Below the shim's directory for the container: what libcontainer keeps.
 const STATE: &str = "libcontainer";
@@ -28,7 +28,6 @@ pub(crate) fn create(mut job: Create, report: &Report) -> Result<Done, JobError>
     report.step("reading config.json");
     let spec = bundle::load(&job.dir)?;
     let (process, workload) = bundle::process(&spec)?;
-    bundle::normalize(&job.dir, spec.clone())?;
 
     report.step("mounting the root filesystem");
     rootfs::mount_all(&job.rootfs, &job.mounts)?;
@@ -89,6 +88,11 @@ fn build(
     let (verdict, verdict_writer) = io::pipe().doing(|| "make a pipe")?;
     let executor = ContainerExecutor::new(workload, &started_writer, &verdict_writer);
 
+    report.step("making the cgroup");
+    // Dropped on any failure from here on, it kills what is in the cgroup and removes it.
+    let cgroup = make_cgroup(job, spec)?;
+    bundle::normalize(&job.dir, spec.clone(), cgroup.path())?;
+
     report.step("building the container");
     if !terminal {
         console::own_stdio(&job.stdio, bundle::host_user(spec, process))?;
@@ -96,8 +100,6 @@ fn build(
     let pid = run_libcontainer(job, console.as_ref(), executor)
         .map_err(|error| explain(&job.id, error, verdict, verdict_writer))?;
     let init = Pidfd::open(pid).doing(|| format!("open a pidfd for init, pid {pid}"))?;
-
-    // The cgroup v2 device program is attached here: libcontainer is built without it.
 
     if job.loopback {
         report.step("bringing lo up");
@@ -110,11 +112,30 @@ fn build(
             Some(listener.accept(process, bundle::host_user(spec, process))?)
         }
     };
+    cgroup.adopt(pid).map_err(cgroup_error(&job.id))?;
     Ok(Done {
         process: Some(init),
         started: Some(OwnedFd::from(started)),
         console,
     })
+}
+
+/// Makes the cgroup with its limits in force: libcontainer joins it and limits nothing.
+fn make_cgroup(job: &Create, spec: &Spec) -> Result<cgroup::New, JobError> {
+    let linux = spec.linux().as_ref();
+    let path = linux.and_then(|linux| linux.cgroups_path().as_deref()?.to_str());
+    let resources = linux.and_then(|linux| linux.resources().as_ref());
+    Cgroup::make(job.driver, path, &job.id, resources).map_err(cgroup_error(&job.id))
+}
+
+fn cgroup_error(id: &str) -> impl FnOnce(cgroup::Error) -> JobError {
+    move |error| {
+        let message = format!("cannot make the cgroup of container {id}: {error}");
+        match error {
+            cgroup::Error::Invalid(_) => JobError::invalid(message),
+            _ => JobError::failed(message),
+        }
+    }
 }
 
 fn run_libcontainer(
@@ -134,7 +155,8 @@ fn run_libcontainer(
     }
     let container = builder
         .as_init(&job.dir)
-        .with_systemd(job.driver == Driver::Systemd)
+        // The cgroup is there by now, and its path says all: see bundle::normalize.
+        .with_systemd(false)
         .with_detach(true)
         .build()?;
     container
@@ -181,23 +203,17 @@ fn bring_loopback_up(pid: i32) -> Result<(), JobError> {
     loopback::up().doing(|| "bring lo up")
 }
 
-/// Undoes what a failed create has done: processes, cgroups, mounts, files. It goes on past what
-/// it cannot undo: `delete` comes after it.
+/// Undoes what a failed create has done: processes, mounts, files; the cgroup undoes itself. It
+/// goes on past what it cannot undo: `delete` comes after it.
 fn undo(job: &Create) {
     let me = process::my_pid();
-    let mut cgroups = Vec::new();
     for child in process::children(me).unwrap_or_default() {
         // Children of this process are libcontainer's intermediate and init, nothing else.
-        cgroups.extend(cgroup_dirs::other_than_ours(child).unwrap_or_default());
         if let Ok(child) = Pidfd::open(child) {
             // ESRCH: it has ended by itself.
             let _ = child.signal(libc::SIGKILL);
             let _ = child.wait();
         }
-    }
-    for directory in cgroups {
-        // libcontainer may have been faster.
-        let _ = fs::remove_dir(directory);
     }
     if !job.mounts.is_empty()
         && let Err(error) = rootfs::unmount_all(&job.rootfs)
