@@ -144,7 +144,7 @@ impl Cgroup {
     }
 
     /// Makes the cgroup [`named`](Self::named) so, with its limits and device rules in force,
-    /// before a process is in it.
+    /// before a process is in it. Without rules, there are the default devices only.
     ///
     /// The runtime that then builds the container is to be given [`New::path`] as
     /// `linux.cgroupsPath` and no `linux.resources`; when the container's init is there,

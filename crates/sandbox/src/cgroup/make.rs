@@ -102,17 +102,16 @@ pub(super) fn make(
         made: Vec::new(),
         adopted: false,
     };
-    match place {
-        Place::Path(_) => directories::make(&new.cgroup, &mut new.made)?,
-        Place::Unit(unit) => new.anchor = Some(start(&unit, id, &new, resources)?),
+    if let Place::Unit(unit) = place {
+        new.anchor = Some(start(&unit, id, &new, resources)?);
     }
+    // In slices too: systemd does not hand down controllers it knows nothing of, such as hugetlb.
+    directories::make(&new.cgroup, &mut new.made)?;
     if let Some(resources) = resources {
         new.cgroup.limit(resources)?;
-        // No list at all asks for no rules, an empty one for the default devices only.
-        if let Some(devices) = resources.devices() {
-            devices::attach(&new.cgroup, devices)?;
-        }
     }
+    let rules = resources.and_then(|resources| resources.devices().as_deref());
+    devices::attach(&new.cgroup, rules.unwrap_or_default())?;
     Ok(new)
 }
 

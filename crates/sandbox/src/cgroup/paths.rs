@@ -193,6 +193,8 @@ pub(super) fn normal(path: &Path) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const UNIFIED: &[u8] = b"\
@@ -298,5 +300,37 @@ mod tests {
     fn parent_steps_are_refused() {
         assert_eq!(normal(Path::new("a//./b/")), Some("/a/b".into()));
         assert_eq!(normal(Path::new("/a/../b")), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_kernel_escapes_is_undone(name in "[a-z \\t\\n\\\\:]{1,12}") {
+            let escaped: String = name
+                .chars()
+                .map(|c| match c {
+                    'a'..='z' | ':' => c.to_string(),
+                    c => format!("\\{:03o}", u32::from(c)),
+                })
+                .collect();
+            let line = format!("1 2 0:3 /{escaped} /m/{escaped} rw - cgroup2 none rw");
+            let mounts = parse_mounts(line.as_bytes());
+            prop_assert_eq!(&mounts[0].root, &Path::new("/").join(&name));
+            prop_assert_eq!(&mounts[0].point, &Path::new("/m").join(&name));
+        }
+
+        #[test]
+        fn no_line_is_too_strange(text in proptest::collection::vec(any::<u8>(), 0..200)) {
+            // Left out or not, nothing panics.
+            drop(parse_mounts(&text));
+            drop(parse_membership(&text));
+        }
+
+        #[test]
+        fn a_path_stays_below_its_mount(path in "[a./]{0,12}") {
+            if let Some(path) = normal(Path::new(&path)) {
+                prop_assert!(path.is_absolute());
+                prop_assert!(!path.components().any(|it| it == Component::ParentDir));
+            }
+        }
     }
 }
