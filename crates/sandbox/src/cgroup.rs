@@ -313,8 +313,9 @@ impl Cgroup {
 
     /// Removes it and what is below it, in every hierarchy; gone already is no error.
     ///
-    /// A scope of systemd is stopped as well: should its cgroup go first, systemd may not notice
-    /// and keep the unit.
+    /// A scope of systemd is stopped as well, which ends what is in it: should its cgroup go first,
+    /// systemd may not notice and keep the unit. [`kill`](Self::kill) comes before, so that nobody
+    /// has to wait for those who ignore SIGTERM.
     ///
     /// # Errors
     /// `Busy` when a process is still in it after 2 s.
