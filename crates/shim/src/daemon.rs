@@ -21,8 +21,6 @@ use crate::{logger, placement, serve, socket};
 pub(crate) struct Daemon {
     /// What containerd told `start`.
     pub(crate) opts: StartOpts,
-    /// The working directory.
-    pub(crate) bundle: PathBuf,
     /// The bound socket, listening.
     pub(crate) listener: UnixListener,
     /// Its path.

@@ -7,10 +7,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use futures_core::Stream;
 use husk_sandbox::zygote::Zygote;
-use log::{debug, error, info, warn};
+use log::{debug, info, warn};
 use nix::unistd::geteuid;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -20,6 +18,7 @@ use ttrpc::asynchronous::transport::Listener;
 
 use crate::context::{Context, Services};
 use crate::daemon::Daemon;
+use crate::pod;
 use crate::publisher::Publisher;
 use crate::shutdown::Shutdown;
 
@@ -53,22 +52,20 @@ pub(crate) fn until_shutdown(daemon: Daemon, zygote: Zygote) -> Result<()> {
 async fn serve(daemon: Daemon, zygote: Zygote) -> Result<()> {
     let signals = Signals::new().context("listen for signals")?;
     let listener = listener(daemon.listener).context("listen on the socket")?;
-    watch_zygote(&zygote)?;
     let socket = daemon.socket;
     let shutdown = Shutdown::new();
     let publisher = Publisher::new(&daemon.opts.ttrpc_address, &daemon.record.namespace);
-    let mut services = services(Context {
+    let mut services = pod::services(Context {
         namespace: daemon.record.namespace.clone(),
         id: daemon.record.id.clone(),
-        bundle: daemon.bundle,
         handler: daemon.handler,
         zygote,
         publisher: publisher.clone(),
         store: daemon.store,
         record: daemon.record,
         shutdown: shutdown.clone(),
-        socket: socket.clone(),
-    });
+    })
+    .context("watch the zygote and its children")?;
     let mut server = Server::new()
         .add_listener(listener)
         .register_service(std::mem::take(&mut services.map));
@@ -158,35 +155,5 @@ impl Signals {
             }
             warn!("{name} is ignored: the pod lives; stop it through containerd");
         }
-    }
-}
-
-/// Says so if the zygote ends: no further process can be made in this pod then.
-fn watch_zygote(zygote: &Zygote) -> Result<()> {
-    let process = zygote.process();
-    let pid = process.pid;
-    #[expect(
-        deprecated,
-        reason = "its unsafe successor is for types whose descriptor may change; an OwnedFd's cannot"
-    )]
-    let ended = AsyncFd::with_interest(process.fd.try_clone()?, Interest::READABLE)
-        .context("watch the zygote")?;
-    tokio::spawn(async move {
-        if ended.readable().await.is_ok() {
-            error!(
-                "the zygote, pid {pid}, is gone: this pod's containers run on, but no container \
-                 or exec can be made in it any more; delete the pod and make it anew"
-            );
-        }
-    });
-    Ok(())
-}
-
-/// The pod side's services. It has none yet: a client is told that the service is unknown.
-fn services(context: Context) -> Services {
-    Services {
-        map: std::collections::HashMap::new(),
-        dump: Box::new(move || format!("{context:?}")),
-        idle: Box::new(|| true),
     }
 }

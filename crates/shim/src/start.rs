@@ -65,7 +65,6 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
         Ok((_, _, _, Side::Parent)) => reply(&bundle, &address),
         Ok((record, handler, containerd, Side::Child)) => Daemon {
             opts,
-            bundle,
             listener,
             socket: path,
             store,
