@@ -1,117 +1,294 @@
 //! Cgroups: limits, numbers, freezing, killing; v2 first, v1 as it is.
+//!
+//! A [`Cgroup`] is a place, not a hold on it: it may be gone by the time it is used, which every
+//! function says with an error of kind `NotFound`, except where that is what was wanted.
+
+mod driver;
+mod error;
+mod files;
+mod freeze;
+mod kill;
+mod oom;
+mod paths;
+mod remove;
+mod stats;
+
 use std::collections::BTreeMap;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+pub use driver::Driver;
+pub use error::{Error, Result};
+pub use oom::OomWatch;
+pub use stats::{
+    Counters, CpuV1, HugeTlb, IoV1, IoV2, MemoryEntryV1, MemoryV1, MemoryV2, Pids, Pressure, Stall,
+    Stats, StatsV1, StatsV2,
+};
 
-/// Who makes cgroups on this node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Driver {
-    /// The shim, with mkdir.
-    #[default]
-    Cgroupfs,
-    /// systemd, asked over D-Bus.
-    Systemd,
+/// The cgroup of a container or a pod, in every hierarchy the node has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cgroup {
+    /// Never empty; one for v2.
+    hierarchies: Vec<Hierarchy>,
 }
 
-/// The cgroup of a container, in every hierarchy the node has.
+/// A cgroup in one hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cgroup {}
+struct Hierarchy {
+    /// As in `/proc/PID/cgroup`: empty for v2, else controllers with commas, or `name=...`.
+    controllers: String,
+    /// As in `/proc/PID/cgroup`.
+    path: PathBuf,
+    /// Where that is mounted.
+    dir: PathBuf,
+}
 
-/// Says when the kernel killed a process of a cgroup for want of memory.
-#[derive(Debug)]
-pub struct OomWatch {
-    fd: OwnedFd,
+impl Hierarchy {
+    fn has(&self, controller: &str) -> bool {
+        self.controllers.split(',').any(|name| name == controller)
+    }
+
+    fn is_root(&self) -> bool {
+        self.path == Path::new("/")
+    }
 }
 
 impl Cgroup {
     /// The cgroup a process is in.
     ///
+    /// On v1, hierarchies whose root the process is in are left out if it is elsewhere in others:
+    /// the root is everyone's, so it was never put anywhere there.
+    ///
     /// # Errors
     /// There is no such process, or no cgroup filesystem.
-    pub fn of(_pid: i32) -> io::Result<Self> {
-        todo!()
+    pub fn of(pid: i32) -> Result<Self> {
+        let path = PathBuf::from(format!("/proc/{pid}/cgroup"));
+        let text = fs::read(&path).map_err(Error::file("read", &path))?;
+        Self::at(&paths::parse_membership(&text))
     }
 
     /// The cgroup at these paths: hierarchy (empty for v2) to path, as in `/proc/PID/cgroup`.
     ///
     /// # Errors
-    /// No cgroup filesystem is mounted.
-    pub fn at(_paths: &BTreeMap<String, PathBuf>) -> io::Result<Self> {
-        todo!()
+    /// No cgroup filesystem that shows one of them is mounted.
+    pub fn at(paths: &BTreeMap<String, PathBuf>) -> Result<Self> {
+        let mounts = paths::mounts()?;
+        let in_charge = paths::in_charge(&mounts)?;
+        let mut hierarchies: Vec<_> = paths
+            .iter()
+            .filter_map(|(controllers, path)| {
+                let path = paths::normal(path)?;
+                let dir = paths::locate(&in_charge, controllers, &path)?;
+                Some(Hierarchy {
+                    controllers: controllers.clone(),
+                    path,
+                    dir,
+                })
+            })
+            .collect();
+        if hierarchies.iter().any(|hierarchy| !hierarchy.is_root()) {
+            hierarchies.retain(|hierarchy| !hierarchy.is_root());
+        }
+        if hierarchies.is_empty() {
+            return Err(Error::Unsupported(format!(
+                "no mounted cgroup filesystem shows the cgroup {paths:?}: mount it below \
+                 /sys/fs/cgroup in the shim's mount namespace"
+            )));
+        }
+        Ok(Self { hierarchies })
+    }
+
+    /// The cgroup a container has, or will have: what `linux.cgroupsPath` of its spec says.
+    ///
+    /// With it, `delete` can clean up when neither a process nor a record of the paths is left.
+    ///
+    /// # Errors
+    /// `Invalid` for a path of the wrong form; `Unsupported` for the systemd driver on v1; no
+    /// cgroup filesystem.
+    pub fn named(driver: Driver, cgroups_path: Option<&str>, id: &str) -> Result<Self> {
+        let place = driver::Place::of(driver, cgroups_path, id)?;
+        let mounts = paths::mounts()?;
+        let in_charge = paths::in_charge(&mounts)?;
+        let unified = in_charge.iter().any(|mount| mount.controllers.is_empty());
+        let path = match place {
+            driver::Place::Path(path) => path,
+            driver::Place::Unit(_) if !unified => return Err(driver::systemd_on_v1()),
+            driver::Place::Unit(unit) => driver::manager_cgroup()?.join(unit.path()?),
+        };
+        let paths = in_charge
+            .iter()
+            .map(|mount| (mount.controllers.join(","), path.clone()))
+            .collect();
+        Self::at(&paths)
+    }
+
+    /// The cgroup above it, such as that of the pod (contract 20); `None` for the root.
+    #[must_use]
+    pub fn parent(&self) -> Option<Self> {
+        let above = |hierarchy: &Hierarchy| {
+            let path = hierarchy.path.parent()?.to_owned();
+            let dir = hierarchy.dir.parent()?.to_owned();
+            // Above the root of a mount that shows a part of the hierarchy are other files.
+            let shown = dir.join("cgroup.procs").exists();
+            let parent = Hierarchy {
+                controllers: hierarchy.controllers.clone(),
+                path,
+                dir,
+            };
+            (shown && !parent.is_root()).then_some(parent)
+        };
+        let hierarchies: Vec<_> = self.hierarchies.iter().filter_map(above).collect();
+        (!hierarchies.is_empty()).then_some(Self { hierarchies })
     }
 
     /// The paths, as in `/proc/PID/cgroup`.
     #[must_use]
     pub fn paths(&self) -> BTreeMap<String, PathBuf> {
-        todo!()
+        self.hierarchies
+            .iter()
+            .map(|hierarchy| (hierarchy.controllers.clone(), hierarchy.path.clone()))
+            .collect()
+    }
+
+    /// Whether there is such a cgroup, in any hierarchy.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.hierarchies
+            .iter()
+            .any(|hierarchy| hierarchy.dir.exists())
     }
 
     /// Its processes, and those of the cgroups below it.
     ///
     /// # Errors
     /// What reading `cgroup.procs` says.
-    pub fn pids(&self) -> io::Result<Vec<i32>> {
-        todo!()
+    pub fn pids(&self) -> Result<Vec<i32>> {
+        kill::pids(&self.members()?.dir)
     }
 
-    /// Freezes every process in it, and waits until they are.
+    /// The numbers the kernel keeps about it; those it does not keep are absent.
     ///
     /// # Errors
-    /// No freezer, or they do not freeze.
-    pub fn freeze(&self) -> io::Result<()> {
-        todo!()
+    /// What reading them says.
+    pub fn stats(&self) -> Result<Stats> {
+        if let Some(hierarchy) = self.unified() {
+            return Ok(Stats::V2(Box::new(stats::read_v2(&hierarchy.dir)?)));
+        }
+        let dir = |controller: &str| {
+            self.hierarchies
+                .iter()
+                .find(|it| it.has(controller))
+                .map(|it| it.dir.as_path())
+        };
+        Ok(Stats::V1(Box::new(stats::read_v1(dir)?)))
+    }
+
+    /// Freezes every process in it, and waits until they are: at most 5 s.
+    ///
+    /// # Errors
+    /// No freezer, or they do not freeze; then they are thawed again.
+    pub fn freeze(&self) -> Result<()> {
+        match self.unified() {
+            Some(dir) => freeze::freeze_v2(not_root(dir)?),
+            None => freeze::freeze_v1(not_root(self.controller("freezer")?)?),
+        }
     }
 
     /// Thaws it.
     ///
     /// # Errors
     /// No freezer.
-    pub fn thaw(&self) -> io::Result<()> {
-        todo!()
+    pub fn thaw(&self) -> Result<()> {
+        match self.unified() {
+            Some(dir) => freeze::thaw_v2(not_root(dir)?),
+            None => freeze::thaw_v1(not_root(self.controller("freezer")?)?),
+        }
     }
 
-    /// Kills every process in it: `cgroup.kill`, or freeze, signal, thaw.
+    /// Kills every process in it, frozen or not: `cgroup.kill`, or freeze, signal, thaw.
+    ///
+    /// A process may take a moment to die of it. A cgroup that is gone has none left to kill.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn kill(&self) -> io::Result<()> {
-        todo!()
+    pub fn kill(&self) -> Result<()> {
+        let members = self.members()?;
+        let dir = not_root(members)?;
+        let killed = match self.unified() {
+            Some(_) => kill::kill_v2(dir),
+            None if members.has("freezer") => kill::kill_v1(dir),
+            None => kill::signal_until_none(dir),
+        };
+        match killed {
+            Err(error) if error.is_gone() => Ok(()),
+            killed => killed,
+        }
     }
 
     /// Watches for memory kills; arm it at Create (contract 38).
     ///
     /// # Errors
     /// No memory controller.
-    pub fn watch_oom(&self) -> io::Result<OomWatch> {
-        todo!()
+    pub fn watch_oom(&self) -> Result<OomWatch> {
+        match self.unified() {
+            Some(hierarchy) => OomWatch::v2(&hierarchy.dir),
+            None => OomWatch::v1(&self.controller("memory")?.dir),
+        }
     }
 
-    /// Removes it and what is below it; gone already is no error.
+    /// Removes it and what is below it, in every hierarchy; gone already is no error.
     ///
     /// # Errors
-    /// A process is still in it.
-    pub fn remove(&self) -> io::Result<()> {
-        todo!()
+    /// `Busy` when a process is still in it after 2 s.
+    pub fn remove(&self) -> Result<()> {
+        // All are tried: one that stays must not make the others stay.
+        let results: Vec<_> = self
+            .hierarchies
+            .iter()
+            .map(|it| remove::remove(not_root(it)?))
+            .collect();
+        results.into_iter().collect()
+    }
+
+    fn unified(&self) -> Option<&Hierarchy> {
+        self.hierarchies
+            .iter()
+            .find(|hierarchy| hierarchy.controllers.is_empty())
+    }
+
+    fn controller(&self, name: &str) -> Result<&Hierarchy> {
+        self.hierarchies.iter().find(|hierarchy| hierarchy.has(name)).ok_or_else(|| {
+            Error::Unsupported(format!(
+                "the container has no cgroup of the {name} controller: this kernel lacks it, or \
+                 it is not mounted"
+            ))
+        })
+    }
+
+    /// The hierarchy to find processes in: v2, or those of v1 in which all runtimes put them.
+    fn members(&self) -> Result<&Hierarchy> {
+        self.unified()
+            .or_else(|| {
+                ["freezer", "pids", "devices"]
+                    .iter()
+                    .find_map(|it| self.controller(it).ok())
+            })
+            .ok_or_else(|| {
+                Error::Unsupported(
+                    "the container has no cgroup of the freezer, pids or devices controller, so \
+                     its processes cannot be told: mount one of them"
+                        .into(),
+                )
+            })
     }
 }
 
-impl OomWatch {
-    /// Whether a kill happened since the last call; does not wait. [`AsFd`] is readable when it may
-    /// have.
-    ///
-    /// # Errors
-    /// The cgroup is gone.
-    pub fn fired(&mut self) -> io::Result<bool> {
-        todo!()
+/// The root holds every process of the node: it is never frozen, killed or removed.
+fn not_root(hierarchy: &Hierarchy) -> Result<&Path> {
+    if hierarchy.is_root() {
+        return Err(Error::Invalid(
+            "the root cgroup holds every process of the node and belongs to no container".into(),
+        ));
     }
-}
-
-impl AsFd for OomWatch {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
+    Ok(&hierarchy.dir)
 }

@@ -7,16 +7,22 @@
 //! This crate decides; it touches nothing. It does no I/O and holds no `unsafe`.
 #![forbid(unsafe_code)]
 
+mod ceiling;
 pub mod config;
 mod edit;
 mod kind;
+mod offsets;
+mod per_kind;
 mod plan;
 pub mod record;
 mod request;
 mod scope;
 
+pub use ceiling::Ceiling;
 pub use edit::{EditError, Paths};
 pub use kind::Kind;
-pub use plan::{Assignment, Ceiling, Plan, PlanError, Planned};
+pub use offsets::{Offset, Offsets};
+pub use per_kind::PerKind;
+pub use plan::{Assignment, Plan, PlanError, Planned, REQUEST};
 pub use request::{Known, RequestError, requested};
-pub use scope::{Scope, Scopes};
+pub use scope::{Scope, Scopes, Width};

@@ -1,9 +1,42 @@
 //! What will be done, before anything is done.
+//!
+//! # The table of scopes
+//!
+//! What may be *assigned*, kind by kind. What containerd requests is kept as it is, with one
+//! exception: a container always has its own mount namespace.
+//!
+//! | kind | CONTAINER | POD | NODE | TARGET | GROUP |
+//! |---|---|---|---|---|---|
+//! | network | yes | yes | yes | yes | yes |
+//! | pid | yes | yes | yes | yes | yes |
+//! | ipc | yes | yes | yes | yes | yes |
+//! | uts | yes | yes | yes | yes | yes |
+//! | user | as requested | as requested | as requested | as requested | no |
+//! | mount | yes | no | no | no | no |
+//! | cgroup | yes | yes | yes | yes | no |
+//! | time | yes | yes | yes | yes | yes |
+//!
+//! * **mount**: a container has its own root, and pivot_root(2) needs a mount namespace for it.
+//! * **user**: any other scope than the requested one needs id-mapped mounts, which are not there
+//!   yet.
+//! * **cgroup**: such a namespace is nothing but the cgroup that looks like the root (see
+//!   cgroup_namespaces(7)). The containers of a group share no cgroup that the rest of the pod is
+//!   not below too, so GROUP would be POD by another name. TARGET shows a container the limits of
+//!   another, which is what a debugger wants.
+//! * **pid** GROUP: the first process of a pid namespace must outlive its containers, so a group
+//!   has a holder, as a POD-scoped pid namespace has.
+//! * A container with a **user namespace of its own or of its pod** (user is not NODE) may be
+//!   assigned nothing but CONTAINER for other kinds: a namespace that it joins must be owned by
+//!   its user namespace (setns(2) asks for CAP_SYS_ADMIN there), and so must one whose filesystem
+//!   it mounts: sysfs for network, mqueue for ipc, proc for pid (contract 17).
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
-use crate::edit::{EditError, Paths};
-use crate::{Kind, Scope, Scopes};
+use crate::edit::{self, EditError, Paths};
+use crate::{Ceiling, Kind, Offsets, PerKind, Scope, Scopes, Width};
+
+/// Who decided, where nobody else did.
+pub const REQUEST: &str = "request";
 
 /// One decision: this kind of namespace gets this scope.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,10 +48,6 @@ pub struct Assignment {
     /// Who asked: `configuration`, or `policy NAME`.
     pub by: String,
 }
-
-/// The most that any assignment may grant, kind by kind; set by the handler's configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ceiling {}
 
 /// One kind's part of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,11 +62,65 @@ pub struct Planned {
 
 /// The scope that each kind of namespace of one container will have, and who decided it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Plan {}
+pub struct Plan {
+    #[serde(flatten)]
+    kinds: PerKind<Planned>,
+    #[serde(default, skip_serializing_if = "Offsets::is_empty")]
+    offsets: Offsets,
+}
 
 /// Why a plan is refused. Each names the kind, the scopes and who asked.
-#[derive(Debug, thiserror::Error)]
-pub enum PlanError {}
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// The table of scopes has no such entry.
+    #[error("{kind}: {by} asked for {scope} where {requested} was requested: {reason}")]
+    Impossible {
+        /// The namespace's kind.
+        kind: Kind,
+        /// What containerd asked for.
+        requested: Scope,
+        /// What was assigned.
+        scope: Scope,
+        /// Who asked.
+        by: String,
+        /// Why it cannot be.
+        reason: &'static str,
+    },
+    /// It would be wider than the handler's configuration allows.
+    #[error(
+        "{kind}: {by} asked for {scope} where {requested} was requested: above the ceiling \
+         {ceiling} of the handler's configuration"
+    )]
+    AboveCeiling {
+        /// The namespace's kind.
+        kind: Kind,
+        /// What containerd asked for.
+        requested: Scope,
+        /// What was assigned, or what was requested.
+        scope: Scope,
+        /// Who asked.
+        by: String,
+        /// The widest scope allowed.
+        ceiling: Width,
+    },
+    /// Two assignments to one kind.
+    #[error(
+        "{kind}: {first_by} asked for {first} and {second_by} for {second}; a namespace has one \
+         scope, so one of the two must yield"
+    )]
+    Conflict {
+        /// The namespace's kind.
+        kind: Kind,
+        /// What was assigned first.
+        first: Scope,
+        /// Who asked first.
+        first_by: String,
+        /// What was assigned next.
+        second: Scope,
+        /// Who asked next.
+        second_by: String,
+    },
+}
 
 impl Plan {
     /// Applies the assignments to what was requested.
@@ -46,25 +129,205 @@ impl Plan {
     /// A combination the table of scopes refuses, a scope above the ceiling, or two assignments
     /// that contradict each other.
     pub fn new(
-        _requested: &Scopes,
-        _assignments: &[Assignment],
-        _ceiling: &Ceiling,
+        requested: &Scopes,
+        assignments: &[Assignment],
+        ceiling: &Ceiling,
     ) -> Result<Self, PlanError> {
-        todo!()
+        let kinds = PerKind::try_from_fn(|kind| {
+            let asked = requested[kind].clone();
+            match assignment(kind, assignments)? {
+                Some(assigned) => {
+                    possible(assigned, requested, ceiling)?;
+                    Ok(Planned {
+                        requested: asked,
+                        scope: assigned.scope.clone(),
+                        by: assigned.by.clone(),
+                    })
+                }
+                None => {
+                    request_possible(kind, &asked, ceiling)?;
+                    Ok(Planned {
+                        requested: asked.clone(),
+                        scope: asked,
+                        by: REQUEST.to_owned(),
+                    })
+                }
+            }
+        })?;
+        Ok(Self {
+            kinds,
+            offsets: Offsets::default(),
+        })
+    }
+
+    /// The same plan with the clock offsets that an assigned time namespace of CONTAINER scope
+    /// gets. Those of POD and GROUP belong to whoever makes the namespace.
+    #[must_use]
+    pub const fn with_offsets(mut self, offsets: Offsets) -> Self {
+        self.offsets = offsets;
+        self
+    }
+
+    /// The clock offsets of an assigned time namespace.
+    #[must_use]
+    pub const fn offsets(&self) -> &Offsets {
+        &self.offsets
     }
 
     /// This kind's part.
     #[must_use]
-    pub fn get(&self, _kind: Kind) -> &Planned {
-        todo!()
+    pub fn get(&self, kind: Kind) -> &Planned {
+        &self.kinds[kind]
+    }
+
+    /// Every kind's part, in the order of [`Kind::ALL`].
+    pub fn iter(&self) -> impl Iterator<Item = (Kind, &Planned)> {
+        self.kinds.iter()
+    }
+
+    /// Whether the pid namespace is this container's alone, so that what is left in it when its
+    /// init exits may be killed (contract 32). One that is joined by a path, POD, TARGET or GROUP,
+    /// holds neighbours.
+    #[must_use]
+    pub fn owns_pid_namespace(&self) -> bool {
+        self.kinds[Kind::Pid].scope == Scope::Container
     }
 
     /// Edits the spec so that it does what the plan says: namespaces, and whatever must change
-    /// with them (hostname, sysctls, /dev/shm, mqueue, cgroup mounts, time offsets).
+    /// with them (host name, /dev/shm, cgroup mounts, time offsets).
+    ///
+    /// The spec must be the one the plan was requested from. After an error it is half edited:
+    /// throw it away.
     ///
     /// # Errors
-    /// A spec that asks for what the plan rules out, such as a `net.*` sysctl with NODE.
-    pub fn edit(&self, _spec: &mut Spec, _paths: &dyn Paths) -> Result<(), EditError> {
-        todo!()
+    /// A spec that asks for what the plan rules out, such as a `net.*` sysctl with NODE, or a
+    /// namespace that `paths` does not have.
+    pub fn edit(&self, spec: &mut Spec, paths: &dyn Paths) -> Result<(), EditError> {
+        edit::edit(self, spec, paths)
+    }
+}
+
+impl Planned {
+    /// Whether someone decided it, be it as requested; otherwise nobody was asked.
+    #[must_use]
+    pub fn is_assigned(&self) -> bool {
+        self.by != REQUEST
+    }
+
+    /// Whether it differs from what was requested.
+    #[must_use]
+    pub fn is_changed(&self) -> bool {
+        self.scope != self.requested
+    }
+}
+
+/// The assignment to this kind, unless two contradict each other.
+fn assignment(kind: Kind, all: &[Assignment]) -> Result<Option<&Assignment>, PlanError> {
+    let mut of_kind = all.iter().filter(|assignment| assignment.kind == kind);
+    let Some(first) = of_kind.next() else {
+        return Ok(None);
+    };
+    match of_kind.find(|other| other.scope != first.scope) {
+        None => Ok(Some(first)),
+        Some(second) => Err(PlanError::Conflict {
+            kind,
+            first: first.scope.clone(),
+            first_by: first.by.clone(),
+            second: second.scope.clone(),
+            second_by: second.by.clone(),
+        }),
+    }
+}
+
+/// Checks an assignment against the table, the user namespace and the ceiling.
+fn possible(assigned: &Assignment, requested: &Scopes, ceiling: &Ceiling) -> Result<(), PlanError> {
+    let Assignment { kind, scope, by } = assigned;
+    let asked = &requested[*kind];
+    let reason = impossible(*kind, scope).or_else(|| {
+        (scope != asked)
+            .then(|| impossible_change(*kind, scope, requested))
+            .flatten()
+    });
+    if let Some(reason) = reason {
+        return Err(PlanError::Impossible {
+            kind: *kind,
+            requested: asked.clone(),
+            scope: scope.clone(),
+            by: by.clone(),
+            reason,
+        });
+    }
+    within(ceiling.exceeded_by(*kind, scope), *kind, asked, scope, by)
+}
+
+/// Checks what containerd requested, where nobody assigned anything.
+fn request_possible(kind: Kind, asked: &Scope, ceiling: &Ceiling) -> Result<(), PlanError> {
+    if let (Kind::Mount, Some(reason)) = (kind, impossible(kind, asked)) {
+        return Err(PlanError::Impossible {
+            kind,
+            requested: asked.clone(),
+            scope: asked.clone(),
+            by: REQUEST.to_owned(),
+            reason,
+        });
+    }
+    let exceeded = ceiling.exceeded_by_request(kind, asked);
+    within(exceeded, kind, asked, asked, REQUEST)
+}
+
+fn within(
+    exceeded: Option<Width>,
+    kind: Kind,
+    requested: &Scope,
+    scope: &Scope,
+    by: &str,
+) -> Result<(), PlanError> {
+    match exceeded {
+        None => Ok(()),
+        Some(ceiling) => Err(PlanError::AboveCeiling {
+            kind,
+            requested: requested.clone(),
+            scope: scope.clone(),
+            by: by.to_owned(),
+            ceiling,
+        }),
+    }
+}
+
+/// Why this kind can never have this scope, whatever was requested.
+pub(crate) fn impossible(kind: Kind, scope: &Scope) -> Option<&'static str> {
+    match (kind, scope) {
+        (_, Scope::Target(name) | Scope::Group(name)) if name.is_empty() => {
+            Some("it has no name; say which container or group")
+        }
+        (Kind::Mount, Scope::Container) => None,
+        (Kind::Mount, _) => Some(
+            "a container has its own root filesystem and so its own mount namespace; share a \
+             volume instead",
+        ),
+        (Kind::Cgroup, Scope::Group(_)) => Some(
+            "a cgroup namespace is the cgroup that looks like the root, and a group has none of \
+             its own; use POD",
+        ),
+        (Kind::User, Scope::Group(_)) => {
+            Some("a user namespace of a group is not supported; leave it as requested")
+        }
+        _ => None,
+    }
+}
+
+/// Why this kind cannot get this scope, given that something else was requested.
+fn impossible_change(kind: Kind, scope: &Scope, requested: &Scopes) -> Option<&'static str> {
+    match (kind, scope) {
+        (Kind::User, _) => Some(
+            "a user namespace other than the requested one is not supported yet; set it in the \
+             pod's specification (hostUsers)",
+        ),
+        (_, Scope::Container) => None,
+        _ if requested[Kind::User] != Scope::Node => Some(
+            "the container is in a user namespace that does not own that namespace, so it could \
+             neither join it nor mount its filesystems; use CONTAINER, or leave it as requested",
+        ),
+        _ => None,
     }
 }

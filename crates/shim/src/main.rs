@@ -1,2 +1,4 @@
 //! x
+mod failure;
+mod pod;
 fn main() {}

@@ -1,0 +1,302 @@
+//! Where cgroups are: `/proc/PID/cgroup` and the mounts of the cgroup filesystems.
+//!
+//! A process is in one cgroup of each hierarchy. With cgroup v2 there is one hierarchy; with v1
+//! there is one for each controller or group of controllers, each a filesystem of its own.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use super::error::{Error, Result};
+
+/// The controllers that decide who is in charge of a node: where v1 has one of them, v2 is at most
+/// a tree for systemd to track processes in ("hybrid"), or holds what nobody mounted as v1.
+const DECIDING: [&str; 3] = ["memory", "cpu", "pids"];
+
+/// A mounted cgroup filesystem.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mount {
+    /// Empty for v2; else the controllers as mount options, or `name=...`.
+    pub(super) controllers: Vec<String>,
+    /// The cgroup that is visible at `point`, as `/proc/PID/cgroup` would name it.
+    pub(super) root: PathBuf,
+    /// Where it is mounted.
+    pub(super) point: PathBuf,
+}
+
+/// All usable cgroup mounts of this process's mount namespace.
+pub(super) fn mounts() -> Result<Vec<Mount>> {
+    let path = Path::new("/proc/self/mountinfo");
+    let text = fs::read(path).map_err(Error::file("read", path))?;
+    let mut mounts = parse_mounts(&text);
+    // One that is hidden below another mount is still listed, but its files are not there.
+    mounts.retain(|mount| mount.point.join("cgroup.procs").exists());
+    Ok(mounts)
+}
+
+/// Picks the hierarchies in charge: all of v1 if v1 has a deciding controller, else v2.
+pub(super) fn in_charge(mounts: &[Mount]) -> Result<Vec<&Mount>> {
+    let v1 = mounts.iter().any(|mount| {
+        mount
+            .controllers
+            .iter()
+            .any(|name| DECIDING.contains(&name.as_str()))
+    });
+    let chosen: Vec<_> = mounts
+        .iter()
+        .filter(|mount| mount.controllers.is_empty() != v1)
+        .collect();
+    if chosen.is_empty() {
+        return Err(Error::Unsupported(
+            "no cgroup filesystem is mounted: mount cgroup2 at /sys/fs/cgroup".into(),
+        ));
+    }
+    Ok(chosen)
+}
+
+/// Parses the cgroup mounts out of `/proc/self/mountinfo`; see proc_pid_mountinfo(5).
+pub(super) fn parse_mounts(text: &[u8]) -> Vec<Mount> {
+    text.split(|byte| *byte == b'\n')
+        .filter_map(parse_mount)
+        .collect()
+}
+
+fn parse_mount(line: &[u8]) -> Option<Mount> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let root = unescape(fields.nth(3)?);
+    let point = unescape(fields.next()?);
+    // Optional fields end with a lone hyphen.
+    fields.find(|field| *field == b"-")?;
+    let kind = fields.next()?;
+    let options = fields.nth(1)?;
+    let controllers = match kind {
+        b"cgroup2" => Vec::new(),
+        b"cgroup" => controllers(std::str::from_utf8(options).ok()?),
+        _ => return None,
+    };
+    if kind == b"cgroup" && controllers.is_empty() {
+        return None;
+    }
+    Some(Mount {
+        controllers,
+        root,
+        point,
+    })
+}
+
+/// What of a v1 mount's options is not a controller.
+const FLAGS: [&str; 9] = [
+    "rw",
+    "ro",
+    "xattr",
+    "noprefix",
+    "clone_children",
+    "cpuset_v2_mode",
+    "favordynmods",
+    "nofavordynmods",
+    "none",
+];
+
+fn controllers(options: &str) -> Vec<String> {
+    options
+        .split(',')
+        .filter(|option| !FLAGS.contains(option))
+        .filter(|option| !option.contains('=') || option.starts_with("name="))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Undoes the octal escapes of mountinfo: space, tab, newline and backslash.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, tail)) = rest.split_first() {
+        match tail {
+            [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', tail @ ..] if *first == b'\\' => {
+                bytes.push((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'));
+                rest = tail;
+            }
+            _ => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    PathBuf::from(std::ffi::OsStr::from_bytes(&bytes))
+}
+
+/// Parses `/proc/PID/cgroup` into controllers (empty for v2) and path; see cgroups(7).
+pub(super) fn parse_membership(text: &[u8]) -> BTreeMap<String, PathBuf> {
+    text.split(|byte| *byte == b'\n')
+        .filter_map(|line| {
+            let mut fields = line.splitn(3, |byte| *byte == b':').skip(1);
+            let controllers = String::from_utf8(fields.next()?.to_vec()).ok()?;
+            let path = fields.next()?;
+            // The kernel appends this for a process whose cgroup was removed.
+            let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
+            Some((
+                controllers,
+                PathBuf::from(std::ffi::OsStr::from_bytes(path)),
+            ))
+        })
+        .collect()
+}
+
+/// The directory of a cgroup: the mount of its hierarchy that shows it, and its path in there.
+///
+/// `None` when no mount shows it: a bind mount, or a mount from within a cgroup namespace, shows
+/// only a part of the hierarchy.
+pub(super) fn locate(mounts: &[&Mount], controllers: &str, path: &Path) -> Option<PathBuf> {
+    let same = |mount: &&&Mount| {
+        let mut names: Vec<&str> = controllers
+            .split(',')
+            .filter(|name| !name.is_empty())
+            .collect();
+        names.sort_unstable();
+        let mut mounted: Vec<&str> = mount.controllers.iter().map(String::as_str).collect();
+        mounted.sort_unstable();
+        names == mounted
+    };
+    mounts
+        .iter()
+        .filter(same)
+        .filter_map(|mount| Some((mount, path.strip_prefix(&mount.root).ok()?)))
+        // The mount that shows most of the hierarchy: with it, parents can be reached too.
+        .min_by_key(|(mount, _)| mount.root.components().count())
+        .map(|(mount, below)| {
+            if below.as_os_str().is_empty() {
+                mount.point.clone()
+            } else {
+                mount.point.join(below)
+            }
+        })
+}
+
+/// A cgroup's path with no `.` and no `//`, absolute; `None` if `..` would lead out of its place.
+pub(super) fn normal(path: &Path) -> Option<PathBuf> {
+    let mut normal = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => normal.push(name),
+            Component::RootDir | Component::CurDir => {}
+            Component::ParentDir | Component::Prefix(_) => return None,
+        }
+    }
+    Some(normal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UNIFIED: &[u8] = b"\
+35 24 0:30 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot
+36 24 0:31 / /sys rw - sysfs sysfs rw
+";
+    const HYBRID: &[u8] = b"\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:7 master:2 - cgroup cgroup rw,cpu,cpuacct
+35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup systemd rw,xattr,release_agent=/x,name=systemd
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+";
+
+    #[test]
+    fn unified_has_one_hierarchy() {
+        let mounts = parse_mounts(UNIFIED);
+        assert_eq!(
+            mounts,
+            [Mount {
+                controllers: vec![],
+                root: "/".into(),
+                point: "/sys/fs/cgroup".into()
+            }]
+        );
+        assert_eq!(in_charge(&mounts).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn hybrid_is_v1() {
+        let mounts = parse_mounts(HYBRID);
+        let chosen = in_charge(&mounts).unwrap();
+        let names: Vec<_> = chosen
+            .iter()
+            .map(|mount| mount.controllers.join(","))
+            .collect();
+        assert_eq!(names, ["cpu,cpuacct", "memory", "name=systemd"]);
+    }
+
+    #[test]
+    fn a_stray_v1_mount_does_not_make_a_node_v1() {
+        let mut text = UNIFIED.to_vec();
+        text.extend(b"50 24 0:50 / /run/net_cls rw - cgroup net_cls rw,net_cls\n");
+        let mounts = parse_mounts(&text);
+        assert_eq!(mounts.len(), 2);
+        let chosen = in_charge(&mounts).unwrap();
+        assert_eq!(chosen.len(), 1);
+        assert!(chosen[0].controllers.is_empty());
+    }
+
+    #[test]
+    fn nothing_mounted_says_what_to_do() {
+        let error = in_charge(&[]).unwrap_err();
+        assert!(error.to_string().contains("mount cgroup2"), "{error}");
+    }
+
+    #[test]
+    fn escapes_are_undone() {
+        let mounts = parse_mounts(b"1 2 0:3 /a\\040b /mnt/x\\134y\\011 rw - cgroup2 none rw");
+        assert_eq!(mounts[0].root, Path::new("/a b"));
+        assert_eq!(mounts[0].point, Path::new("/mnt/x\\y\t"));
+    }
+
+    #[test]
+    fn membership_of_both_versions() {
+        let paths = parse_membership(b"4:cpu,cpuacct:/a:b\n1:name=systemd:/\n0::/x (deleted)\n");
+        assert_eq!(paths["cpu,cpuacct"], Path::new("/a:b"));
+        assert_eq!(paths["name=systemd"], Path::new("/"));
+        assert_eq!(paths[""], Path::new("/x"));
+    }
+
+    #[test]
+    fn a_cgroup_is_found_below_the_root_of_its_mount() {
+        let part = Mount {
+            controllers: vec![],
+            root: "/pod".into(),
+            point: "/mnt".into(),
+        };
+        let whole = Mount {
+            controllers: vec![],
+            root: "/".into(),
+            point: "/sys/fs/cgroup".into(),
+        };
+        assert_eq!(
+            locate(&[&part], "", Path::new("/pod/c")),
+            Some("/mnt/c".into())
+        );
+        assert_eq!(locate(&[&part], "", Path::new("/pod")), Some("/mnt".into()));
+        assert_eq!(locate(&[&part], "", Path::new("/podium")), None);
+        assert_eq!(
+            locate(&[&part, &whole], "", Path::new("/pod/c")),
+            Some("/sys/fs/cgroup/pod/c".into())
+        );
+        assert_eq!(locate(&[&whole], "memory", Path::new("/pod")), None);
+    }
+
+    #[test]
+    fn comounted_controllers_match_in_any_order() {
+        let mounts = parse_mounts(HYBRID);
+        let chosen = in_charge(&mounts).unwrap();
+        assert_eq!(
+            locate(&chosen, "cpuacct,cpu", Path::new("/a")),
+            Some("/sys/fs/cgroup/cpu,cpuacct/a".into())
+        );
+    }
+
+    #[test]
+    fn parent_steps_are_refused() {
+        assert_eq!(normal(Path::new("a//./b/")), Some("/a/b".into()));
+        assert_eq!(normal(Path::new("/a/../b")), None);
+    }
+}

@@ -1,0 +1,2 @@
+//! The pod: its life, and what carries it out.
+mod state;

@@ -1,0 +1,49 @@
+//! Runs a command in a lab: `lab cargo test -p husk-tests`.
+//!
+//! Starts the lab's containerd first; stops it afterwards, and fails if the command left anything
+//! behind: a process, a mount, a cgroup, a socket, a pod's record.
+#![allow(
+    clippy::print_stderr,
+    reason = "a program of the suite, which reports on the terminal"
+)]
+use std::env;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+use husk_tests::containerd::Containerd;
+use husk_tests::lab::Lab;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<ExitCode> {
+    let mut arguments = env::args_os().skip(1);
+    let program = arguments.next().context("usage: lab COMMAND [ARG...]")?;
+    let lab = Lab::enter()?;
+    let containerd = Containerd::start(&lab, "suite");
+    let status = Command::new(&program)
+        .args(arguments)
+        .envs(lab.environment())
+        .status()
+        .with_context(|| format!("run {}", program.display()))?;
+    if !status.success() {
+        containerd.keep_log();
+    }
+    drop(containerd);
+    let left = lab.leave()?;
+    for what in &left {
+        eprintln!("lab: left behind: {what}");
+    }
+    Ok(if status.success() && left.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

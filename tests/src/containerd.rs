@@ -1,0 +1,336 @@
+//! A private containerd.
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use std::{env, ffi::OsString};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::command::{DEADLINE, poll, run, wait};
+use crate::cri::Cri;
+use crate::ctr::Ctr;
+use crate::image;
+use crate::lab::Lab;
+
+/// A containerd with its own root, state, socket and handlers.
+#[derive(Debug)]
+pub struct Containerd {
+    lab: Lab,
+    dir: PathBuf,
+    // None for the suite's containerd, which is not this process's to stop.
+    child: Mutex<Option<Child>>,
+}
+
+impl Containerd {
+    /// The containerd that the whole suite shares.
+    #[must_use]
+    pub fn of_the_suite() -> Self {
+        let lab = Lab::get();
+        let dir = lab.run.join("suite");
+        Self {
+            lab,
+            dir,
+            child: Mutex::new(None),
+        }
+    }
+
+    /// A further one, for a test that stops or kills it.
+    #[must_use]
+    pub fn own(name: &str) -> Self {
+        Self::start(&Lab::get(), name)
+    }
+
+    /// Starts a containerd with the suite's images.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    #[must_use]
+    pub fn start(lab: &Lab, name: &str) -> Self {
+        let dir = lab.run.join(name);
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("config.toml"), configuration(lab, &dir)).unwrap();
+        write_cni(&dir);
+        let containerd = Self {
+            lab: lab.clone(),
+            dir,
+            child: Mutex::new(None),
+        };
+        containerd.launch();
+        let archive = containerd.dir.join("images.tar");
+        image::archive(&archive).unwrap();
+        for namespace in [lab.tag().as_str(), "k8s.io"] {
+            let mut import = containerd.ctr_command(namespace);
+            import.args(["images", "import"]).arg(&archive);
+            let _ = run(&mut import).ok();
+        }
+        fs::remove_file(archive).unwrap();
+        containerd
+    }
+
+    /// Starts it, again or for the first time, and waits until it answers.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn launch(&self) {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.join("log"))
+            .unwrap();
+        let child = Command::new(self.lab.programs.join("bin/containerd"))
+            .arg("--config")
+            .arg(self.dir.join("config.toml"))
+            .env("PATH", self.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        *self.child.lock().unwrap() = Some(child);
+        let answers = poll(DEADLINE, || {
+            let ended = self.child.lock().unwrap().as_mut()?.try_wait().unwrap();
+            assert!(ended.is_none(), "containerd ended:\n{}", self.log());
+            (run(self.ctr_command("default").arg("version")).code == 0).then_some(())
+        });
+        assert!(answers.is_some(), "containerd is mute:\n{}", self.log());
+    }
+
+    /// Ends it with this signal and waits until it is gone.
+    ///
+    /// # Panics
+    /// If it is not gone by the deadline, or is the suite's.
+    pub fn end(&self, signal: Signal) {
+        let mut child = self
+            .child
+            .lock()
+            .unwrap()
+            .take()
+            .expect("a containerd of this test's own");
+        kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
+        assert!(
+            wait(&mut child, DEADLINE).is_some(),
+            "containerd ignores {signal}"
+        );
+    }
+
+    /// The shims first, then the lab's programs, then the machine's.
+    fn path(&self) -> OsString {
+        let own = [self.lab.shim_dir.clone(), self.lab.programs.join("bin")];
+        let machine = env::var_os("PATH").unwrap_or_default();
+        env::join_paths(own.into_iter().chain(env::split_paths(&machine))).unwrap()
+    }
+
+    /// The socket that clients connect to.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("c.sock")
+    }
+
+    /// The folder in which shims have their bundles, one per containerd namespace and container.
+    #[must_use]
+    pub fn bundles(&self, namespace: &str) -> PathBuf {
+        let shims = self.dir.join("state/io.containerd.runtime.v2.task");
+        shims.join(namespace)
+    }
+
+    /// The lab it runs in.
+    #[must_use]
+    pub fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    /// A client of its own command-line kind.
+    #[must_use]
+    pub fn ctr(&self) -> Ctr<'_> {
+        Ctr::new(self)
+    }
+
+    /// A client of Kubernetes' kind.
+    #[must_use]
+    pub fn cri(&self) -> Cri<'_> {
+        Cri::connect(self)
+    }
+
+    pub(crate) fn ctr_command(&self, namespace: &str) -> Command {
+        let mut command = Command::new(self.lab.programs.join("bin/ctr"));
+        command
+            .arg("--address")
+            .arg(self.socket())
+            .args(["--namespace", namespace])
+            .env("PATH", self.path());
+        command
+    }
+
+    /// All it logged, with what its shims logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    /// What it logged about these ids, for the report of a failed test.
+    #[must_use]
+    pub fn log_about(&self, ids: &[String]) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log
+            .lines()
+            .filter(|line| ids.iter().any(|id| line.contains(id.as_str())))
+            .collect();
+        let from = lines.len().saturating_sub(60);
+        lines[from..].join("\n")
+    }
+
+    /// Copies the log to where it outlives the lab, and says where.
+    pub fn keep_log(&self) {
+        let kept = self.lab.programs.join("containerd.log");
+        if fs::copy(self.dir.join("log"), &kept).is_ok() {
+            eprintln!("lab: containerd's log is kept in {}", kept.display());
+        }
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mut child) = child.take() {
+            let pid = Pid::from_raw(child.id().cast_signed());
+            kill(pid, Signal::SIGTERM).ok();
+            if wait(&mut child, Duration::from_secs(10)).is_none() {
+                child.kill().ok();
+                child.wait().ok();
+            }
+        }
+    }
+}
+
+fn configuration(lab: &Lab, dir: &Path) -> String {
+    let (dir, cni) = (dir.display(), lab.programs.join("cni"));
+    let mut toml = format!(
+        "version = 3
+root = '{dir}/root'
+state = '{dir}/state'
+disabled_plugins = ['io.containerd.nri.v1.nri', 'io.containerd.internal.v1.tracing']
+[grpc]
+address = '{dir}/c.sock'
+[debug]
+level = 'info'
+[plugins.'io.containerd.internal.v1.opt']
+path = '{dir}/opt'
+[plugins.'io.containerd.cri.v1.images']
+snapshotter = 'overlayfs'
+pinned_images.sandbox = '{pause}'
+[plugins.'io.containerd.cri.v1.runtime']
+# Not every machine has AppArmor, and not every root may lower a process's oom_score_adj.
+disable_apparmor = true
+restrict_oom_score_adj = true
+cni.bin_dirs = ['{cni}']
+cni.conf_dir = '{dir}/cni'
+[plugins.'io.containerd.cri.v1.runtime'.containerd]
+default_runtime_name = 'husk'
+",
+        pause = image::PAUSE,
+        cni = cni.display(),
+    );
+    for handler in handlers(lab) {
+        handler.describe(&mut toml);
+    }
+    toml
+}
+
+/// A runtime handler, as a RuntimeClass names it.
+struct Handler {
+    name: String,
+    runtime: String,
+    sandboxer: &'static str,
+    options: Vec<(&'static str, String)>,
+}
+
+impl Handler {
+    fn describe(&self, toml: &mut String) {
+        let table = format!(
+            "plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.'{}'",
+            self.name
+        );
+        write!(
+            toml,
+            "[{table}]\nruntime_type = '{}'\nsandboxer = '{}'\n",
+            self.runtime, self.sandboxer
+        )
+        .unwrap();
+        for (name, value) in &self.options {
+            writeln!(toml, "options.{name} = {value}").unwrap();
+        }
+    }
+}
+
+/// `husk` and, for each configuration in `tests/lab/handlers`, one of its name; each also with
+/// `-api`, by which the pod's sandbox is made through the Sandbox API.
+fn handlers(lab: &Lab) -> Vec<Handler> {
+    let binary = |name: &str| format!("'{}'", lab.programs.join("bin").join(name).display());
+    if !lab.tests_husk() {
+        return vec![
+            Handler {
+                name: "husk".into(),
+                runtime: lab.runtime.clone(),
+                sandboxer: "podsandbox",
+                options: vec![("BinaryName", binary("runc"))],
+            },
+            Handler {
+                name: "systemd".into(),
+                runtime: lab.runtime.clone(),
+                sandboxer: "podsandbox",
+                options: vec![
+                    ("BinaryName", binary("runc")),
+                    ("SystemdCgroup", "true".into()),
+                ],
+            },
+        ];
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab/handlers");
+    let mut configurations = vec![("husk".to_owned(), None), ("systemd".to_owned(), None)];
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        configurations.push((name, Some(path)));
+    }
+    let mut handlers = Vec::new();
+    for (name, config) in configurations {
+        for (suffix, sandboxer) in [("", "podsandbox"), ("-api", "shim")] {
+            let config = config.as_ref();
+            handlers.push(Handler {
+                name: format!("{name}{suffix}"),
+                runtime: lab.runtime.clone(),
+                sandboxer,
+                options: config
+                    .map(|path| ("ConfigPath", format!("'{}'", path.display())))
+                    .into_iter()
+                    .collect(),
+            });
+        }
+    }
+    handlers
+}
+
+/// A network of point-to-point links: it needs no firewall and no bridge.
+fn write_cni(dir: &Path) {
+    let conf = dir.join("cni");
+    fs::create_dir(&conf).unwrap();
+    let network = serde_json::json!({
+        "cniVersion": "1.0.0",
+        "name": "lab",
+        "plugins": [{
+            "type": "ptp",
+            "ipam": {
+                "type": "host-local",
+                "subnet": "10.88.0.0/16",
+                "dataDir": dir.join("ipam"),
+            },
+        }],
+    });
+    fs::write(conf.join("10-lab.conflist"), network.to_string()).unwrap();
+}
