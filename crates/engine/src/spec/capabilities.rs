@@ -93,7 +93,10 @@ fn available() -> impl Iterator<Item = &'static str> {
         .find_map(|line| line.strip_prefix("CapBnd:"))
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
         .unwrap_or(u64::MAX);
-    ALL.into_iter().enumerate().filter(move |(bit, _)| bounding >> bit & 1 == 1).map(|(_, name)| name)
+    ALL.into_iter()
+        .enumerate()
+        .filter(move |(bit, _)| bounding >> bit & 1 == 1)
+        .map(|(_, name)| name)
 }
 
 #[cfg(test)]
@@ -103,8 +106,15 @@ mod tests {
 
     fn set(add: &[&str], drop: &[&str]) -> Vec<String> {
         let strings = |names: &[&str]| names.iter().map(ToString::to_string).collect();
-        let capabilities = Capabilities { add: strings(add), drop: strings(drop) };
-        granted(&Security { capabilities, ..Security::default() }).unwrap()
+        let capabilities = Capabilities {
+            add: strings(add),
+            drop: strings(drop),
+        };
+        granted(&Security {
+            capabilities,
+            ..Security::default()
+        })
+        .unwrap()
     }
 
     #[test]
@@ -118,8 +128,14 @@ mod tests {
 
     #[test]
     fn an_unknown_one_is_refused() {
-        let capabilities = Capabilities { add: vec!["FLY".into()], drop: vec![] };
-        let security = Security { capabilities, ..Security::default() };
+        let capabilities = Capabilities {
+            add: vec!["FLY".into()],
+            drop: vec![],
+        };
+        let security = Security {
+            capabilities,
+            ..Security::default()
+        };
         assert!(granted(&security).unwrap_err().to_string().contains("FLY"));
     }
 }

@@ -50,7 +50,11 @@ pub(super) fn of_the_node() -> io::Result<Value> {
 fn collect(directory: &Path, devices: &mut Vec<Value>) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        if entry.file_name().to_str().is_some_and(|name| OWN.contains(&name)) {
+        if entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| OWN.contains(&name))
+        {
             continue;
         }
         let metadata = entry.metadata()?;

@@ -45,8 +45,13 @@ const MASKED: [&str; 11] = [
     "/sys/devices/virtual/powercap",
 ];
 
-const READ_ONLY: [&str; 5] =
-    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READ_ONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 /// Why no spec can be written.
 #[derive(Debug, thiserror::Error)]
@@ -122,7 +127,10 @@ pub fn container(
     if security.privileged
         && let Some(linux) = linux.as_object_mut()
     {
-        linux.insert("devices".into(), devices::of_the_node().map_err(Error::Devices)?);
+        linux.insert(
+            "devices".into(),
+            devices::of_the_node().map_err(Error::Devices)?,
+        );
     }
     let spec = json!({
         "ociVersion": OCI_VERSION,
@@ -150,7 +158,7 @@ pub fn pause(
 ) -> Result<Spec, Error> {
     let mut namespaces = vec![json!({"type": "mount"})];
     for (kind, shared) in [
-        ("pid", pod.share_process_namespace || !pod.host_pid),
+        ("pid", !pod.host_pid),
         ("ipc", !pod.host_ipc),
         ("uts", !pod.host_network),
     ] {
@@ -235,7 +243,10 @@ fn annotations(pod: &Pod, container: &Container, image: &image::Image, sandbox: 
 /// Absent rather than null, as the spec's JSON schema wants it.
 fn without_nulls(value: Value) -> Value {
     match value {
-        Value::Object(fields) => fields.into_iter().filter(|(_, field)| !field.is_null()).collect(),
+        Value::Object(fields) => fields
+            .into_iter()
+            .filter(|(_, field)| !field.is_null())
+            .collect(),
         other => other,
     }
 }

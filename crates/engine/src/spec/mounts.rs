@@ -28,13 +28,25 @@ pub(super) fn mounts(
     volumes: &[VolumeBind],
 ) -> Vec<Value> {
     let mut all = kernel(!container.security.privileged);
-    let access = if container.security.read_only_root { "ro" } else { "rw" };
+    let access = if container.security.read_only_root {
+        "ro"
+    } else {
+        "rw"
+    };
     for (destination, source) in &sandbox.files {
         all.push(bind(source, destination, &["rbind", "rprivate", access]));
     }
-    let shm = if pod.host_ipc { Some(Path::new("/dev/shm")) } else { sandbox.shm.as_deref() };
+    let shm = if pod.host_ipc {
+        Some(Path::new("/dev/shm"))
+    } else {
+        sandbox.shm.as_deref()
+    };
     if let Some(shm) = shm {
-        all.push(bind(shm, Path::new("/dev/shm"), &["rbind", "rprivate", "rw"]));
+        all.push(bind(
+            shm,
+            Path::new("/dev/shm"),
+            &["rbind", "rprivate", "rw"],
+        ));
     }
     let mut volumes: Vec<_> = volumes.iter().collect();
     // A volume inside another must be mounted after it.
@@ -79,16 +91,26 @@ fn volume_bind(volume: &VolumeBind) -> Value {
         Propagation::HostToContainer => "rslave",
         Propagation::Bidirectional => "rshared",
     };
-    bind(&volume.source, &volume.destination, &["rbind", propagation, access])
+    bind(
+        &volume.source,
+        &volume.destination,
+        &["rbind", propagation, access],
+    )
 }
 
 /// Of two mounts at one path only the later: the pod's author asked for it.
 fn without_hidden(all: Vec<Value>) -> Vec<Value> {
-    let destinations: Vec<_> = all.iter().map(|mount| mount["destination"].clone()).collect();
+    let destinations: Vec<_> = all
+        .iter()
+        .map(|mount| mount["destination"].clone())
+        .collect();
     all.into_iter()
         .enumerate()
         .filter(|(index, mount)| {
-            !destinations.iter().skip(index + 1).any(|later| *later == mount["destination"])
+            !destinations
+                .iter()
+                .skip(index + 1)
+                .any(|later| *later == mount["destination"])
         })
         .map(|(_, mount)| mount)
         .collect()
@@ -101,8 +123,11 @@ mod tests {
     #[test]
     fn the_later_mount_at_a_path_stays() {
         let at = |path: &str, kind: &str| json!({"destination": path, "type": kind});
-        let kept =
-            without_hidden(vec![at("/dev/shm", "tmpfs"), at("/a", "x"), at("/dev/shm", "bind")]);
+        let kept = without_hidden(vec![
+            at("/dev/shm", "tmpfs"),
+            at("/a", "x"),
+            at("/dev/shm", "bind"),
+        ]);
         assert_eq!(kept, [at("/a", "x"), at("/dev/shm", "bind")]);
     }
 }

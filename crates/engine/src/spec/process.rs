@@ -20,7 +20,11 @@ pub(super) fn process(
     if container.security.non_root && user.uid == 0 {
         return Err(Error::Root);
     }
-    let image_dir = Path::new(if image.workdir.is_empty() { "/" } else { &image.workdir });
+    let image_dir = Path::new(if image.workdir.is_empty() {
+        "/"
+    } else {
+        &image.workdir
+    });
     Ok(json!({
         "terminal": false,
         "user": {
@@ -55,16 +59,15 @@ fn args(container: &Container, image: &image::Config) -> Result<Vec<String>, Err
     } else if container.command.is_empty() {
         args.extend_from_slice(&image.cmd);
     }
-    if args.is_empty() { Err(Error::NoCommand) } else { Ok(args) }
+    if args.is_empty() {
+        Err(Error::NoCommand)
+    } else {
+        Ok(args)
+    }
 }
 
 /// Later entries win: PATH and HOME, the image's, the host name, the manifest's.
-fn env(
-    pod: &Pod,
-    container: &Container,
-    image: &image::Config,
-    user: &image::User,
-) -> Vec<String> {
+fn env(pod: &Pod, container: &Container, image: &image::Config, user: &image::User) -> Vec<String> {
     let mut env: Vec<(String, String)> = Vec::new();
     let mut set = |name: &str, value: &str| match env.iter_mut().find(|(known, _)| known == name) {
         Some((_, known)) => value.clone_into(known),
@@ -80,12 +83,18 @@ fn env(
     for (name, value) in &container.env {
         set(name, value);
     }
-    env.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+    env.into_iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect()
 }
 
 fn groups(container: &Container, user: &image::User) -> Vec<u32> {
     let mut groups = vec![user.gid];
-    for group in user.additional_gids.iter().chain(&container.security.groups) {
+    for group in user
+        .additional_gids
+        .iter()
+        .chain(&container.security.groups)
+    {
         if !groups.contains(group) {
             groups.push(*group);
         }

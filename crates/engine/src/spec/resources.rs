@@ -20,7 +20,10 @@ const SHORTEST_QUOTA: u64 = 1000;
 pub(super) fn resources(resources: Resources, privileged: bool) -> Value {
     let mut cpu = json!({"shares": shares(resources)});
     if let (Some(limit), Some(cpu)) = (resources.cpu_limit, cpu.as_object_mut()) {
-        cpu.insert("quota".into(), (limit * PERIOD / 1000).max(SHORTEST_QUOTA).into());
+        cpu.insert(
+            "quota".into(),
+            (limit * PERIOD / 1000).max(SHORTEST_QUOTA).into(),
+        );
         cpu.insert("period".into(), PERIOD.into());
     }
     let mut all = json!({"cpu": cpu, "devices": devices::rules(privileged)});
@@ -32,7 +35,10 @@ pub(super) fn resources(resources: Resources, privileged: bool) -> Value {
 
 /// A limit without a request is a request too, as in Kubernetes.
 fn shares(resources: Resources) -> u64 {
-    let request = resources.cpu_request.or(resources.cpu_limit).unwrap_or_default();
+    let request = resources
+        .cpu_request
+        .or(resources.cpu_limit)
+        .unwrap_or_default();
     (request * SHARES_PER_CORE / 1000).max(FEWEST_SHARES)
 }
 
@@ -42,10 +48,16 @@ mod tests {
 
     #[test]
     fn quota_and_shares() {
-        let half =
-            Resources { cpu_limit: Some(500), memory_limit: Some(1 << 20), cpu_request: None };
+        let half = Resources {
+            cpu_limit: Some(500),
+            memory_limit: Some(1 << 20),
+            cpu_request: None,
+        };
         let written = resources(half, false);
-        assert_eq!(written["cpu"], json!({"shares": 512, "quota": 50_000, "period": 100_000}));
+        assert_eq!(
+            written["cpu"],
+            json!({"shares": 512, "quota": 50_000, "period": 100_000})
+        );
         assert_eq!(written["memory"]["limit"], 1 << 20);
         let none = resources(Resources::default(), false);
         assert_eq!(none["cpu"], json!({"shares": 2}));

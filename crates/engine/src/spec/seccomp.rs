@@ -23,10 +23,7 @@ const CLONE_NEW: u64 = 0x7e02_0000;
 const NO_SUCH_CALL: u32 = 38;
 
 /// The profile as the spec has it; null for none.
-pub(super) fn profile(
-    profile: &SeccompProfile,
-    capabilities: &[String],
-) -> Result<Value, Error> {
+pub(super) fn profile(profile: &SeccompProfile, capabilities: &[String]) -> Result<Value, Error> {
     match profile {
         SeccompProfile::Unconfined => Ok(Value::Null),
         SeccompProfile::RuntimeDefault => Ok(runtime_default(capabilities)),
@@ -35,7 +32,10 @@ pub(super) fn profile(
 }
 
 fn localhost(path: &Path) -> Result<Value, Error> {
-    let failed = |problem: String| Error::Seccomp { path: path.to_owned(), problem };
+    let failed = |problem: String| Error::Seccomp {
+        path: path.to_owned(),
+        problem,
+    };
     let text = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
     let profile: oci_spec::runtime::LinuxSeccomp =
         serde_json::from_slice(&text).map_err(|error| failed(error.to_string()))?;
@@ -88,7 +88,10 @@ fn architectures() -> &'static [&'static str] {
 fn allowed(holds: impl Fn(&str) -> bool) -> impl Iterator<Item = &'static str> {
     let mut held = false;
     ALLOWED.lines().filter(move |line| {
-        if let Some(condition) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+        if let Some(condition) = line
+            .strip_prefix('[')
+            .and_then(|line| line.strip_suffix(']'))
+        {
             held = holds(condition);
             return false;
         }
@@ -116,7 +119,9 @@ mod tests {
 
     #[test]
     fn a_bad_local_profile_is_named() {
-        let error = localhost(Path::new("/nonexistent/profile.json")).unwrap_err().to_string();
+        let error = localhost(Path::new("/nonexistent/profile.json"))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("/nonexistent/profile.json"), "{error}");
     }
 }
