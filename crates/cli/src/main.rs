@@ -3,6 +3,7 @@
 
 mod detach;
 mod exec;
+mod inspect;
 mod logs;
 mod messages;
 mod paths;
@@ -39,6 +40,8 @@ enum Command {
     Run(run::Args),
     /// List pods, those of containerd under husk's shim too
     Ps(ps::Args),
+    /// Show what a pod is made of: who shares which namespace with whom, cgroups, processes
+    Inspect(inspect::InspectArgs),
     /// Run a command in a container of a running pod
     Exec(exec::Args),
     /// Print what containers have written
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run(args) => run::run(&paths, &args, cli.verbose),
         Command::Ps(args) => ps::run(&paths, &args),
+        Command::Inspect(args) => inspect::run(args).map(|()| ExitCode::SUCCESS),
         Command::Exec(args) => exec::run(&paths, &args),
         Command::Logs(args) => logs::run(&paths, &args),
         Command::Rm(args) => rm::run(paths, &args),

@@ -3,22 +3,31 @@
 //! A [`Cgroup`] is a place, not a hold on it: it may be gone by the time it is used, which every
 //! function says with an error of kind `NotFound`, except where that is what was wanted.
 
+mod dbus;
+pub mod devices;
 mod driver;
 mod error;
 mod files;
 mod freeze;
 mod kill;
+mod limits;
+mod make;
 mod oom;
 mod paths;
 mod remove;
 mod stats;
+mod systemd;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-pub use driver::Driver;
+use oci_spec::runtime::LinuxResources;
+
+pub use driver::{Driver, below};
 pub use error::{Error, Result};
+pub use make::New;
 pub use oom::OomWatch;
 pub use stats::{
     Counters, CpuV1, HugeTlb, IoV1, IoV2, MemoryEntryV1, MemoryV1, MemoryV2, Pids, Pressure, Stall,
@@ -120,6 +129,70 @@ impl Cgroup {
             .map(|mount| (mount.controllers.join(","), path.clone()))
             .collect();
         Self::at(&paths)
+    }
+
+    /// Whether this node can make cgroups that way; call it before anything is made.
+    ///
+    /// # Errors
+    /// No cgroup filesystem, the systemd driver on v1, or without systemd: what to change.
+    pub fn check(driver: Driver) -> Result<()> {
+        make::check(driver)
+    }
+
+    /// Makes the cgroup [`named`](Self::named) so, with its limits and device rules in force,
+    /// before a process is in it.
+    ///
+    /// The runtime that then builds the container is to be given [`New::path`] as
+    /// `linux.cgroupsPath` and no `linux.resources`; when the container's init is there,
+    /// [`New::adopt`] it. With the systemd driver this forks a process that does nothing and
+    /// keeps the scope until then.
+    ///
+    /// # Errors
+    /// As for `named`; `Busy` when it has processes; `Unsupported` for a limit this node cannot
+    /// keep; `Invalid` for one that makes no sense; or what the kernel or systemd says. Nothing
+    /// is left behind.
+    pub fn make(
+        driver: Driver,
+        cgroups_path: Option<&str>,
+        id: &str,
+        resources: Option<&LinuxResources>,
+    ) -> Result<New> {
+        make::make(driver, cgroups_path, id, resources)
+    }
+
+    /// Makes it where it is missing, without limits, such as the cgroup of a pod that no kubelet
+    /// has made. Slices of systemd are left to systemd: it makes them with their first scope.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn ensure(&self) -> Result<()> {
+        make::make_directories(self)
+    }
+
+    /// Moves a process into it, in every hierarchy.
+    ///
+    /// # Errors
+    /// The process or the cgroup is gone; on v2 also that the cgroup hands down controllers to
+    /// cgroups below it (`ResourceBusy`), as a pod's does: processes live in those only.
+    pub fn join(&self, pid: i32) -> Result<()> {
+        self.hierarchies
+            .iter()
+            .try_for_each(|it| files::write(&it.dir.join("cgroup.procs"), &pid.to_string()))
+    }
+
+    /// Changes limits; those that are not named stay. Device rules stay, too: containerd repeats
+    /// those of the container when it changes others.
+    ///
+    /// # Errors
+    /// `Unsupported` for a limit this node cannot keep; `Invalid` for one that makes no sense, or
+    /// is below what is in use with `checkBeforeUpdate`; or what the kernel or systemd says.
+    pub fn update(&self, driver: Driver, resources: &LinuxResources) -> Result<()> {
+        self.check_before_update(resources)?;
+        if driver == Driver::Systemd {
+            let properties = limits::properties(&self.limits(resources)?)?;
+            systemd::set(self.unit_name(), &properties)?;
+        }
+        self.limit(resources)
     }
 
     /// The cgroup above it, such as that of the pod (contract 20); `None` for the root.
@@ -238,16 +311,78 @@ impl Cgroup {
 
     /// Removes it and what is below it, in every hierarchy; gone already is no error.
     ///
+    /// A scope of systemd is stopped as well: should its cgroup go first, systemd may not notice
+    /// and keep the unit.
+    ///
     /// # Errors
     /// `Busy` when a process is still in it after 2 s.
     pub fn remove(&self) -> Result<()> {
+        let stopped = match self.unified() {
+            Some(hierarchy) if systemd::is_scope(&hierarchy.path) => {
+                systemd::stop(self.unit_name())
+            }
+            _ => Ok(()),
+        };
+        let deadline = Instant::now() + remove::PATIENCE;
         // All are tried: one that stays must not make the others stay.
         let results: Vec<_> = self
             .hierarchies
             .iter()
-            .map(|it| remove::remove(not_root(it)?))
+            .map(|it| remove::remove(not_root(it)?, deadline))
             .collect();
-        results.into_iter().collect()
+        results.into_iter().chain([stopped]).collect()
+    }
+
+    /// Writes limits.
+    fn limit(&self, resources: &LinuxResources) -> Result<()> {
+        limits::apply(&self.limits(resources)?, |controller| {
+            match self.unified() {
+                Some(hierarchy) => Some(hierarchy.dir.as_path()),
+                None => self.controller(controller).ok().map(|it| it.dir.as_path()),
+            }
+        })
+    }
+
+    fn limits(&self, resources: &LinuxResources) -> Result<Vec<limits::Write>> {
+        let Some(hierarchy) = self.unified() else {
+            return limits::v1(resources);
+        };
+        let cpu_max = files::read_if_there(&hierarchy.dir.join("cpu.max"))?;
+        limits::v2(resources, cpu_max.as_deref())
+    }
+
+    /// A limit below what is in use kills processes at once, which a caller may ask not to happen.
+    fn check_before_update(&self, resources: &LinuxResources) -> Result<()> {
+        let Some(memory) = resources.memory() else {
+            return Ok(());
+        };
+        let limit = memory.limit().and_then(|limit| u64::try_from(limit).ok());
+        let Some(limit) = limit.filter(|limit| *limit > 0) else {
+            return Ok(());
+        };
+        if memory.check_before_update() != Some(true) {
+            return Ok(());
+        }
+        let used = match self.unified() {
+            Some(hierarchy) => files::read(&hierarchy.dir.join("memory.current"))?,
+            None => files::read(&self.controller("memory")?.dir.join("memory.usage_in_bytes"))?,
+        };
+        match files::number(&used) {
+            Some(used) if used > limit => Err(Error::Invalid(format!(
+                "the memory limit of {limit} bytes is below the {used} bytes in use, and \
+                 checkBeforeUpdate asks for no such change"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The name systemd has for it.
+    fn unit_name(&self) -> &str {
+        let name = self
+            .hierarchies
+            .first()
+            .and_then(|it| it.path.file_name()?.to_str());
+        name.unwrap_or_default()
     }
 
     fn unified(&self) -> Option<&Hierarchy> {

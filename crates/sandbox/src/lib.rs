@@ -7,7 +7,15 @@
 //!
 //! The crate knows nothing of ttrpc, tokio or WebAssembly.
 
+mod bundle;
 pub mod cgroup;
+mod cgroup_dirs;
+mod console;
+mod create;
+mod executor;
+mod loopback;
 pub mod process;
 pub mod rootfs;
+mod sys;
+mod workload;
 pub mod zygote;

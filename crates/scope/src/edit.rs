@@ -1,17 +1,4 @@
 //! The spec, edited to do what a plan says.
-//!
-//! What is as requested stays as containerd sent it, except where libcontainer would not
-//! understand it:
-//!
-//! * `/proc/0/ns/*`, which CRI writes for a sandbox without a process (contract 14), becomes the
-//!   path of the sandbox's namespace;
-//! * a path to the node's own namespace becomes no entry, which says the same, so that nothing
-//!   mistakes it for a namespace whose sysctls and host name may be set;
-//! * an empty path becomes none, and `noNewPrivileges: false` becomes absent: libcontainer loads
-//!   the seccomp profile late, when it may lack the privilege, whenever the field is present;
-//! * a host name without a UTS namespace is dropped;
-//! * `/dev/shm` becomes the sandbox's if the sandbox has one: with `sandboxer = "shim"` CRI does
-//!   not mount it (contract 15).
 mod mounts;
 mod sysctl;
 
@@ -19,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Linux, LinuxNamespace, Spec};
 
-use crate::plan::{Plan, Planned};
+use crate::plan::{Plan, Planned, who};
 use crate::request::joined_path;
 use crate::{Kind, Scope};
 
@@ -45,8 +32,9 @@ pub enum EditError {
     NotLinux,
     /// The namespace to join is not there.
     #[error(
-        "{kind}: {by} asked for {scope}, but there is no such namespace in the pod; is the \
-         container it belongs to running?"
+        "{kind}: {} asked for {scope}, but there is no such namespace in the pod; is the container \
+         it belongs to running?",
+        who(.by)
     )]
     NoNamespace {
         /// The namespace's kind.
@@ -58,8 +46,8 @@ pub enum EditError {
     },
     /// The namespace to join is the node's, which nobody granted.
     #[error(
-        "{kind}: {by} asked for {scope}, but {path} is the node's namespace; assign NODE to grant \
-         that"
+        "{kind}: {} asked for {scope}, but {path} is the node's namespace; assign NODE to grant that",
+        who(.by)
     )]
     NodeInDisguise {
         /// The namespace's kind.
@@ -72,7 +60,7 @@ pub enum EditError {
         path: PathBuf,
     },
     /// The IPC namespace to join has no /dev/shm.
-    #[error("ipc: {by} asked for {scope}, but no /dev/shm goes with that namespace")]
+    #[error("ipc: {} asked for {scope}, but no /dev/shm goes with that namespace", who(.by))]
     NoShm {
         /// What was planned.
         scope: Scope,
@@ -81,8 +69,9 @@ pub enum EditError {
     },
     /// A sysctl of a namespace that is the node's.
     #[error(
-        "{kind}: {by} asked for {scope}, so the sysctl {name} would change the node; drop the \
-         sysctl, or give the container a {kind} namespace"
+        "{kind}: {} asked for {scope}, so the sysctl {name} would change the node; drop the sysctl, \
+         or give the container a {kind} namespace",
+        who(.by)
     )]
     NodeSysctl {
         /// The sysctl's name.
@@ -104,15 +93,19 @@ pub enum EditError {
     #[error("the sysctl kernel.hostname is not for containers; set the spec's hostname instead")]
     HostnameSysctl,
     /// Network devices to move into a namespace that is the node's.
-    #[error("network: {by} asked for NODE, so there is nowhere to move the spec's netDevices to")]
+    #[error(
+        "network: {} asked for NODE, so there is nowhere to move linux.netDevices to; drop them",
+        who(.by)
+    )]
     NodeDevices {
         /// Who asked.
         by: String,
     },
     /// Clock offsets for a namespace that is not made for this container.
     #[error(
-        "time: {by} asked for {scope}, but the spec sets clock offsets, which only a time \
-         namespace of CONTAINER scope can take; drop linux.timeOffsets"
+        "time: {} asked for {scope}, but the spec sets clock offsets, which only a time namespace \
+         of CONTAINER scope can take; drop linux.timeOffsets",
+        who(.by)
     )]
     Offsets {
         /// What was planned.
@@ -122,7 +115,8 @@ pub enum EditError {
     },
     /// Id mappings without a user namespace.
     #[error(
-        "user: {by} asked for NODE, but the spec maps ids; drop linux.uidMappings and gidMappings"
+        "user: {} asked for NODE, but the spec maps ids; drop linux.uidMappings and gidMappings",
+        who(.by)
     )]
     NodeMappings {
         /// Who asked.

@@ -5,6 +5,58 @@
 //! before anything is done. [`Plan::edit`] then turns the spec into one that does it.
 //!
 //! This crate decides; it touches nothing. It does no I/O and holds no `unsafe`.
+//!
+//! ```
+//! use husk_scope::config::Config;
+//! use husk_scope::{Kind, Scope, Scopes};
+//!
+//! let config = Config::parse("config.toml", "[scopes]\nnetwork = 'container'")?;
+//! let mut requested = Scopes::all(&Scope::Pod);
+//! requested[Kind::Mount] = Scope::Container;
+//!
+//! let plan = config.plan("app", &requested)?;
+//! assert_eq!(plan.get(Kind::Network).scope, Scope::Container);
+//! assert_eq!(plan.get(Kind::Network).by, "configuration");
+//! assert_eq!(plan.get(Kind::Ipc).scope, Scope::Pod);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # The table of scopes
+//!
+//! What may be assigned, and what changes in the spec besides the namespace's entry. What
+//! containerd requests is kept as it is, with one exception: a container always has its own mount
+//! namespace.
+//!
+//! | kind | CONTAINER | POD | NODE | TARGET | GROUP | what else changes |
+//! |---|---|---|---|---|---|---|
+//! | network | yes | yes | yes | yes | yes | NODE: `net.*` sysctls and `netDevices` are refused |
+//! | pid | yes | yes | yes | yes | yes | |
+//! | ipc | yes | yes | yes | yes | yes | /dev/shm follows; NODE: its sysctls and `fs.mqueue.*` are refused |
+//! | uts | yes | yes | yes | yes | yes | CONTAINER: starts with the pod's host name; else host and domain name are dropped |
+//! | user | as requested | as requested | as requested | as requested | no | NODE: id mappings are refused |
+//! | mount | yes | no | no | no | no | |
+//! | cgroup | yes | yes | yes | yes | no | the cgroup filesystem is read-only |
+//! | time | yes | yes | yes | yes | yes | CONTAINER: the configured offsets; else offsets are refused |
+//!
+//! * **mount**: a container has its own root, and pivot_root(2) needs a mount namespace for it.
+//! * **user**: any other scope than the requested one needs id-mapped mounts, which are not there
+//!   yet.
+//! * **cgroup**: such a namespace is nothing but the cgroup that looks like the root (see
+//!   cgroup_namespaces(7)). The containers of a group share no cgroup that the rest of the pod is
+//!   not below too, so GROUP would be POD by another name. TARGET shows a container the limits of
+//!   another, which is what a debugger wants.
+//! * **pid** GROUP: the first process of a pid namespace must outlive its containers, so a group
+//!   has a holder, as a POD-scoped pid namespace has.
+//! * A container with a **user namespace of its own or of its pod** (user is not NODE) may be
+//!   assigned nothing but CONTAINER for other kinds: a namespace that it joins must be owned by
+//!   its user namespace (setns(2) asks for CAP_SYS_ADMIN there), and so must one whose filesystem
+//!   it mounts: sysfs for network, mqueue for ipc, proc for pid (contract 17).
+//!
+//! # The order of widths
+//!
+//! A [`Ceiling`] compares scopes by [`Width`]: CONTAINER, then GROUP, then POD and TARGET, then
+//! NODE. It bounds what is assigned, by the configuration or by a policy; what containerd requests
+//! it bounds for the kinds that the configuration lists.
 #![forbid(unsafe_code)]
 
 mod ceiling;

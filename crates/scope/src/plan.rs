@@ -1,34 +1,4 @@
-//! What will be done, before anything is done.
-//!
-//! # The table of scopes
-//!
-//! What may be *assigned*, kind by kind. What containerd requests is kept as it is, with one
-//! exception: a container always has its own mount namespace.
-//!
-//! | kind | CONTAINER | POD | NODE | TARGET | GROUP |
-//! |---|---|---|---|---|---|
-//! | network | yes | yes | yes | yes | yes |
-//! | pid | yes | yes | yes | yes | yes |
-//! | ipc | yes | yes | yes | yes | yes |
-//! | uts | yes | yes | yes | yes | yes |
-//! | user | as requested | as requested | as requested | as requested | no |
-//! | mount | yes | no | no | no | no |
-//! | cgroup | yes | yes | yes | yes | no |
-//! | time | yes | yes | yes | yes | yes |
-//!
-//! * **mount**: a container has its own root, and pivot_root(2) needs a mount namespace for it.
-//! * **user**: any other scope than the requested one needs id-mapped mounts, which are not there
-//!   yet.
-//! * **cgroup**: such a namespace is nothing but the cgroup that looks like the root (see
-//!   cgroup_namespaces(7)). The containers of a group share no cgroup that the rest of the pod is
-//!   not below too, so GROUP would be POD by another name. TARGET shows a container the limits of
-//!   another, which is what a debugger wants.
-//! * **pid** GROUP: the first process of a pid namespace must outlive its containers, so a group
-//!   has a holder, as a POD-scoped pid namespace has.
-//! * A container with a **user namespace of its own or of its pod** (user is not NODE) may be
-//!   assigned nothing but CONTAINER for other kinds: a namespace that it joins must be owned by
-//!   its user namespace (setns(2) asks for CAP_SYS_ADMIN there), and so must one whose filesystem
-//!   it mounts: sysfs for network, mqueue for ipc, proc for pid (contract 17).
+//! What will be done, before anything is done. The table of scopes is in the crate's documentation.
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
@@ -73,7 +43,7 @@ pub struct Plan {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// The table of scopes has no such entry.
-    #[error("{kind}: {by} asked for {scope} where {requested} was requested: {reason}")]
+    #[error("{kind}: {}: {reason}", asked(.by, .scope, .requested))]
     Impossible {
         /// The namespace's kind.
         kind: Kind,
@@ -88,8 +58,8 @@ pub enum PlanError {
     },
     /// It would be wider than the handler's configuration allows.
     #[error(
-        "{kind}: {by} asked for {scope} where {requested} was requested: above the ceiling \
-         {ceiling} of the handler's configuration"
+        "{kind}: {}: above the ceiling {ceiling} of the handler's configuration",
+        asked(.by, .scope, .requested)
     )]
     AboveCeiling {
         /// The namespace's kind.
@@ -120,6 +90,18 @@ pub enum PlanError {
         /// Who asked next.
         second_by: String,
     },
+}
+
+fn asked(by: &str, scope: &Scope, requested: &Scope) -> String {
+    if by == REQUEST {
+        return format!("containerd asked for {requested}");
+    }
+    format!("{by} asked for {scope} where containerd asked for {requested}")
+}
+
+/// Who asked, as errors say it.
+pub(crate) fn who(by: &str) -> &str {
+    if by == REQUEST { "containerd" } else { by }
 }
 
 impl Plan {
@@ -194,7 +176,20 @@ impl Plan {
     }
 
     /// Edits the spec so that it does what the plan says: namespaces, and whatever must change
-    /// with them (host name, /dev/shm, cgroup mounts, time offsets).
+    /// with them (host name, /dev/shm, cgroup mounts, time offsets). Editing twice is editing once.
+    ///
+    /// What is as requested stays as containerd sent it, except for what libcontainer would get
+    /// wrong:
+    ///
+    /// * `/proc/0/ns/*`, which CRI writes for a sandbox without a process (contract 14), becomes
+    ///   the path of the sandbox's namespace;
+    /// * a path to the node's own namespace becomes no entry, which says the same, so that nothing
+    ///   mistakes it for a namespace whose sysctls and host name may be set;
+    /// * an empty path becomes none, and a host name without a UTS namespace is dropped;
+    /// * `noNewPrivileges: false` becomes absent: libcontainer loads the seccomp profile late, when
+    ///   it may lack the privilege, whenever the field is present;
+    /// * /dev/shm becomes the sandbox's if `paths` knows it: with `sandboxer = "shim"` CRI does not
+    ///   mount it (contract 15). A volume that the pod's author mounted there stays.
     ///
     /// The spec must be the one the plan was requested from. After an error it is half edited:
     /// throw it away.

@@ -146,3 +146,80 @@ pub struct Exit {
     /// When, in milliseconds since 1970.
     pub at_ms: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Assignment, Ceiling, Scopes};
+
+    fn pod() -> Pod {
+        let assigned = Assignment {
+            kind: Kind::Pid,
+            scope: Scope::Target("app".to_owned()),
+            by: "policy p".to_owned(),
+        };
+        let mut requested = Scopes::all(&Scope::Container);
+        requested[Kind::User] = Scope::Node;
+        let container = Container {
+            id: "c1".to_owned(),
+            name: "sidecar".to_owned(),
+            bundle: "/run/bundle".into(),
+            rootfs: "/run/bundle/rootfs".into(),
+            dir: "/run/husk/k8s.io/s1/c1".into(),
+            status: Status::Running,
+            init: Some(Process {
+                pid: 7,
+                start_time: 8,
+            }),
+            execs: BTreeMap::from([("e1".to_owned(), None)]),
+            cgroups: BTreeMap::from([(String::new(), "/kubepods/c1".into())]),
+            cgroups_path: "/kubepods/c1".to_owned(),
+            plan: Plan::new(&requested, &[assigned], &Ceiling::default()).unwrap(),
+            exit: None,
+        };
+        Pod {
+            id: "s1".to_owned(),
+            namespace: "k8s.io".to_owned(),
+            namespaces: vec![Namespace {
+                kind: Kind::Ipc,
+                scope: Scope::Group("g".to_owned()),
+                path: "/run/husk/k8s.io/s1/ipc".into(),
+                pinned: true,
+                holder: None,
+                shm: Some("/run/husk/k8s.io/s1/shm".into()),
+            }],
+            containers: vec![container],
+            ..Pod::default()
+        }
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        let json = serde_json::to_string(&pod()).unwrap();
+        assert_eq!(serde_json::from_str::<Pod>(&json).unwrap(), pod());
+    }
+
+    #[test]
+    fn fields_of_a_later_version_are_ignored() {
+        let mut json = serde_json::to_value(pod()).unwrap();
+        json["later"] = true.into();
+        json["containers"][0]["later"] = true.into();
+        json["containers"][0]["plan"]["later"] = true.into();
+        json["containers"][0]["plan"]["pid"]["later"] = true.into();
+        json["namespaces"][0]["later"] = true.into();
+        assert_eq!(serde_json::from_value::<Pod>(json).unwrap(), pod());
+    }
+
+    #[test]
+    fn a_plan_is_written_by_kind() {
+        let json = serde_json::to_value(pod()).unwrap();
+        assert_eq!(
+            json["containers"][0]["plan"]["pid"],
+            serde_json::json!({
+                "requested": "container",
+                "scope": { "target": "app" },
+                "by": "policy p",
+            })
+        );
+    }
+}

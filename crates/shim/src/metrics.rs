@@ -17,7 +17,7 @@ const V2: &str = "io.containerd.cgroups.v2.Metrics";
 ///
 /// # Errors
 /// They cannot be encoded.
-pub fn any(stats: &Stats) -> protobuf::Result<Any> {
+pub(crate) fn any(stats: &Stats) -> protobuf::Result<Any> {
     let (name, value) = match stats {
         Stats::V1(stats) => (V1, metrics_v1(stats).write_to_bytes()?),
         Stats::V2(stats) => (V2, metrics_v2(stats).write_to_bytes()?),

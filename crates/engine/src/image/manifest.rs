@@ -8,9 +8,9 @@ use super::ImageError;
 /// What a name or a digest leads to.
 pub(super) enum Manifest {
     /// Images for several platforms.
-    Index(ImageIndex),
+    Index(Box<ImageIndex>),
     /// One image.
-    Image(ImageManifest),
+    Image(Box<ImageManifest>),
 }
 
 /// Just enough to tell one from the other: their media type is optional.
@@ -33,10 +33,10 @@ impl Manifest {
         match shape {
             Shape {
                 manifests: Some(_), ..
-            } => ImageIndex::from_reader(bytes).map(Self::Index),
+            } => ImageIndex::from_reader(bytes).map(|index| Self::Index(Box::new(index))),
             Shape {
                 layers: Some(_), ..
-            } => ImageManifest::from_reader(bytes).map(Self::Image),
+            } => ImageManifest::from_reader(bytes).map(|image| Self::Image(Box::new(image))),
             _ => return Err(broken("it has neither `manifests` nor `layers`".into())),
         }
         .map_err(|error| broken(error.to_string()))

@@ -21,6 +21,8 @@ mod registry;
 mod rootfs;
 mod source;
 mod store;
+#[cfg(test)]
+mod tests;
 mod unpack;
 mod user;
 

@@ -11,12 +11,13 @@ use oci_client::manifest::{
     IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE,
     OCI_IMAGE_MEDIA_TYPE,
 };
+use oci_client::secrets::RegistryAuth;
 use oci_spec::image::{Descriptor, ImageManifest};
 use tokio::io::AsyncWrite;
 
 use super::blobs::{Blobs, Incoming};
 use super::manifest::{self, Manifest};
-use super::{ImageError, Progress, Step, credentials};
+use super::{ImageError, Progress, Step};
 
 /// How long a registry may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -35,12 +36,13 @@ const MANIFESTS: [&str; 4] = [
 pub(super) struct Registry<'a> {
     client: Client,
     wanted: &'a Reference,
+    auth: RegistryAuth,
     image: String,
 }
 
 impl<'a> Registry<'a> {
     /// A client for the registry that a reference names; nothing is sent yet.
-    pub(super) fn of(wanted: &'a Reference) -> Result<Self, ImageError> {
+    pub(super) fn of(wanted: &'a Reference, auth: RegistryAuth) -> Result<Self, ImageError> {
         // The whole process has one provider; another crate may have installed it already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let host = wanted.resolve_registry();
@@ -60,6 +62,7 @@ impl<'a> Registry<'a> {
             Ok(client) => Ok(Self {
                 client,
                 wanted,
+                auth,
                 image,
             }),
             Err(error) => Err(ImageError::Registry {
@@ -88,13 +91,12 @@ impl<'a> Registry<'a> {
 
     /// The manifest for this machine; an index leads to it.
     async fn manifest(&self, blobs: &Blobs) -> Result<(String, ImageManifest), ImageError> {
-        let auth = credentials::of(self.wanted.resolve_registry());
         let mut reference = self.wanted.clone();
         // An index may name another; a ring of them is not possible, as each is named by its hash.
         loop {
             let (bytes, _) = self
                 .client
-                .pull_manifest_raw(&reference, &auth, &MANIFESTS)
+                .pull_manifest_raw(&reference, &self.auth, &MANIFESTS)
                 .await
                 .map_err(|error| self.failed("asked for the manifest", &error))?;
             match Manifest::parse(&self.image, &format!("the manifest of {reference}"), &bytes)? {
@@ -102,7 +104,7 @@ impl<'a> Registry<'a> {
                     let chosen = manifest::choose(&self.image, index.manifests())?;
                     reference = reference.clone_with_digest(chosen.digest().to_string());
                 }
-                Manifest::Image(manifest) => return Ok((blobs.put(&bytes)?, manifest)),
+                Manifest::Image(manifest) => return Ok((blobs.put(&bytes)?, *manifest)),
             }
         }
     }
@@ -205,7 +207,7 @@ fn explain(error: &OciDistributionError) -> (String, &'static str) {
             };
             (answer, advice)
         }
-        OciDistributionError::RequestError(error) => (
+        OciDistributionError::RequestError(error) if error.is_connect() => (
             with_causes(error),
             "check the name of the registry and the network",
         ),

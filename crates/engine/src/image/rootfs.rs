@@ -43,7 +43,7 @@ pub(super) fn prepare(store: &Store, image: &Image, dir: &Path) -> Result<Rootfs
 fn union(store: &Store, image: &Image, dir: &Path) -> Result<Rootfs, String> {
     let lower = match &image.content {
         Content::Layers(layers) => {
-            store.overlay()?;
+            store.overlay.as_ref().as_ref().map_err(String::clone)?;
             lower_layers(store, layers).map_err(|error| error.to_string())?
         }
         Content::Folder(folder) => {

@@ -14,7 +14,7 @@ use super::error::Doing as _;
 use super::registry::Registry;
 use super::unpack::{Marks, unpack_blob};
 use super::{Config, Content, Image, ImageError, Layer, Progress, Pull, Rootfs, Source, Step};
-use super::{layout, rootfs};
+use super::{credentials, layout, rootfs};
 
 /// Images on disk, shared by every process that opens the same directory.
 ///
@@ -24,8 +24,9 @@ use super::{layout, rootfs};
 #[derive(Clone, Debug)]
 pub struct Store {
     dir: PathBuf,
-    blobs: Blobs,
-    overlay: Arc<Result<(), String>>,
+    pub(super) blobs: Blobs,
+    /// Whether overlayfs can be used with the store; if not, why.
+    pub(super) overlay: Arc<Result<(), String>>,
 }
 
 impl Store {
@@ -157,11 +158,6 @@ impl Store {
         )))
     }
 
-    /// Why overlayfs cannot be used with this store, if it cannot.
-    pub(super) fn overlay(&self) -> Result<(), String> {
-        (*self.overlay).clone()
-    }
-
     /// The digest of a reference's manifest, asking the registry as the policy says.
     async fn pull(
         &self,
@@ -186,13 +182,20 @@ impl Store {
         progress.step(&Step::Resolving {
             reference: &reference,
         });
-        let digest = Registry::of(wanted)?.pull(&self.blobs, progress).await?;
+        let auth = credentials::of(wanted.resolve_registry());
+        let digest = Registry::of(wanted, auth)?
+            .pull(&self.blobs, progress)
+            .await?;
         blobs::write_atomically(&self.blobs.tmp, &name, digest.as_bytes())?;
         Ok(digest)
     }
 
     /// The image of a manifest; `None` when a part is not in the store.
-    fn assemble(&self, reference: &str, digest: &str) -> Result<Option<Image>, ImageError> {
+    pub(super) fn assemble(
+        &self,
+        reference: &str,
+        digest: &str,
+    ) -> Result<Option<Image>, ImageError> {
         let broken = |part: String, reason: String| ImageError::Broken {
             image: reference.to_owned(),
             part,

@@ -1,11 +1,27 @@
 //! The process that makes processes.
-use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+//!
+//! The shim forks the zygote while it is single-threaded; the zygote forks a *builder* for every
+//! job, which does the work, reports and exits. What a builder leaves behind (a container's init)
+//! is then reparented to the shim, the nearest subreaper.
+mod builder;
+mod error;
+mod protocol;
+mod serve;
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::unistd::{ForkResult, fork};
 use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::builder::Report;
+pub(crate) use self::error::Doing;
+pub use self::error::{JobError, JobErrorKind, ZygoteError};
 use crate::cgroup::Driver;
 use crate::process::Pidfd;
 use crate::rootfs::Mount;
@@ -17,33 +33,8 @@ pub struct Zygote {
     process: Pidfd,
 }
 
-/// Why the zygote could not be made or reached.
-#[derive(Debug, thiserror::Error)]
-pub enum ZygoteError {}
-
-/// Why a job failed: the step, what it was about, and what the kernel answered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("{message}")]
-pub struct JobError {
-    /// What kind of failure it is, for the caller's error code.
-    pub kind: JobErrorKind,
-    /// What was being done, to what, what the kernel answered, and what to do next.
-    pub message: String,
-}
-
-/// The failures a caller answers differently.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum JobErrorKind {
-    /// Something named in the request is not there: rootfs, namespace, executable.
-    NotFound,
-    /// The request makes no sense: a broken spec, an executable that may not be executed.
-    Invalid,
-    /// The kernel refused.
-    Failed,
-}
-
 /// A job for the zygote.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub enum Job {
     /// Mounts the root filesystem and makes the container's init, which then waits for [`start`].
     Create(Create),
@@ -69,7 +60,7 @@ pub struct Stdio {
 }
 
 /// Makes a container's init.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Create {
     /// The container's id.
     pub id: String,
@@ -81,6 +72,7 @@ pub struct Create {
     /// What to mount there, in order; empty when it is mounted already.
     pub mounts: Vec<Mount>,
     /// Ignored with `process.terminal`: then [`Done::console`] is the terminal's master.
+    #[serde(skip)]
     pub stdio: Stdio,
     /// Who makes the cgroup.
     pub driver: Driver,
@@ -89,7 +81,7 @@ pub struct Create {
 }
 
 /// Runs a further process in a container.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Exec {
     /// The container's init, whose namespaces, root and cgroup it joins.
     pub init: i32,
@@ -98,6 +90,7 @@ pub struct Exec {
     /// The container's seccomp profile: it binds further processes too.
     pub seccomp: Option<LinuxSeccomp>,
     /// Ignored with `process.terminal`.
+    #[serde(skip)]
     pub stdio: Stdio,
 }
 
@@ -169,7 +162,31 @@ impl Zygote {
     /// # Errors
     /// More than one thread, or what socketpair(2) and fork(2) say.
     pub fn fork() -> Result<Self, ZygoteError> {
-        todo!()
+        let threads = fs::read_dir("/proc/self/task")
+            .map_err(ZygoteError::Threads)?
+            .count();
+        if threads != 1 {
+            return Err(ZygoteError::Threaded { threads });
+        }
+        let (ours, its) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )
+        .map_err(|errno| ZygoteError::Socket(errno.into()))?;
+        let parent = std::process::id();
+        // SAFETY: this process has one thread, so the child's memory is in no half-changed state.
+        match unsafe { fork() }.map_err(|errno| ZygoteError::Fork(errno.into()))? {
+            ForkResult::Child => serve::run(parent, its),
+            ForkResult::Parent { child } => {
+                let process = Pidfd::open(child.as_raw()).map_err(ZygoteError::Pidfd)?;
+                Ok(Self {
+                    socket: ours,
+                    process,
+                })
+            }
+        }
     }
 
     /// The zygote's process.
@@ -182,8 +199,9 @@ impl Zygote {
     ///
     /// # Errors
     /// The zygote is gone, or the request is larger than a message may be.
-    pub fn send(&self, _id: u64, _job: Job) -> Result<(), ZygoteError> {
-        todo!()
+    pub fn send(&self, id: u64, mut job: Job) -> Result<(), ZygoteError> {
+        let stdio = job.take_stdio();
+        protocol::send_job(self.socket.as_raw_fd(), id, &job, &stdio).map_err(ZygoteError::Send)
     }
 
     /// Takes the next result; `None` when there is none yet. [`AsFd`] is readable when there is.
@@ -191,7 +209,11 @@ impl Zygote {
     /// # Errors
     /// The zygote is gone.
     pub fn receive(&self) -> Result<Option<(u64, Result<Done, JobError>)>, ZygoteError> {
-        todo!()
+        match protocol::receive_result(self.socket.as_raw_fd()) {
+            Ok(result) => Ok(Some(result)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(ZygoteError::Receive(error)),
+        }
     }
 }
 
@@ -201,10 +223,23 @@ impl AsFd for Zygote {
     }
 }
 
+impl Job {
+    fn take_stdio(&mut self) -> Stdio {
+        self.stdio().map(std::mem::take).unwrap_or_default()
+    }
+
+    fn stdio(&mut self) -> Option<&mut Stdio> {
+        match self {
+            Self::Create(Create { stdio, .. }) | Self::Exec(Exec { stdio, .. }) => Some(stdio),
+            Self::Namespaces(_) | Self::Holder(_) | Self::Update(_) => None,
+        }
+    }
+}
+
 /// Lets a created container's init execute: the other end of [`Create`].
 ///
 /// # Errors
 /// The init is gone.
-pub fn start(_dir: &std::path::Path, _id: &str) -> std::io::Result<()> {
-    todo!()
+pub fn start(dir: &Path, id: &str) -> io::Result<()> {
+    crate::create::start(dir, id)
 }

@@ -1,0 +1,346 @@
+//! The plugins of a handler, asked in order, and what they decide together.
+use std::fmt;
+use std::sync::Arc;
+
+use husk_scope::config::{Mode, OnError};
+use husk_scope::{Assignment, Kind, Scope};
+use oci_spec::runtime::Spec;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::canonical;
+use crate::guest_log::Level;
+use crate::plugin::{Answer, Failure, Plugin};
+use crate::subject::{Container, Pod, Question};
+
+/// The plugins of a handler, in the order of its configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Chain {
+    plugins: Vec<Plugin>,
+}
+
+/// One answer of one plugin, as it goes to the audit record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Decision {
+    /// The plugin's name.
+    pub plugin: String,
+    /// The sha256 of its component.
+    pub digest: String,
+    /// What it was asked.
+    pub question: &'static str,
+    /// The container's name, if it was about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// The sha256 of what it could ask about: same input, same answer.
+    pub input: String,
+    /// What it answered, in words.
+    pub answer: String,
+    /// Whether the answer refuses.
+    pub denied: bool,
+    /// Whether the answer counted: not in monitor mode, nor when its failure is ignored.
+    pub counted: bool,
+    /// How long it took, in microseconds.
+    pub micros: u64,
+}
+
+/// A refusal, and by whom.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// One plugin refused, or failed.
+    #[error("policy `{plugin}` denies {question}: {failure}")]
+    By {
+        /// The plugin.
+        plugin: String,
+        /// What it was asked.
+        question: &'static str,
+        /// Why.
+        failure: Failure,
+    },
+    /// Two plugins contradict each other.
+    #[error(
+        "policies `{first}` and `{second}` conflict: {kind} is to be {first_scope} for one and \
+         {second_scope} for the other; change one of them, or run one in monitor mode"
+    )]
+    Conflict {
+        /// The earlier plugin.
+        first: String,
+        /// The later one.
+        second: String,
+        /// The kind of namespace.
+        kind: Kind,
+        /// What the earlier one assigns.
+        first_scope: Scope,
+        /// What the later one assigns.
+        second_scope: Scope,
+    },
+}
+
+/// What the chain decided, and how it came to it.
+#[derive(Debug)]
+pub struct Outcome<T> {
+    /// The decision.
+    pub result: Result<T, Denied>,
+    /// The plugins' answers, in order, up to the one that refused.
+    pub decisions: Vec<Decision>,
+    /// What they logged: plugin, level, line.
+    pub log: Vec<(String, Level, String)>,
+}
+
+impl<T> Outcome<T> {
+    fn map<U>(self, change: impl FnOnce(T) -> U) -> Outcome<U> {
+        Outcome {
+            result: self.result.map(change),
+            decisions: self.decisions,
+            log: self.log,
+        }
+    }
+}
+
+impl Chain {
+    /// A chain of these plugins.
+    #[must_use]
+    pub fn new(plugins: Vec<Plugin>) -> Self {
+        Self { plugins }
+    }
+
+    /// Whether there is nobody to ask.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.plugins.is_empty()
+    }
+
+    /// The plugins, in order.
+    #[must_use]
+    pub fn plugins(&self) -> &[Plugin] {
+        &self.plugins
+    }
+
+    /// Lets each plugin check its settings.
+    #[must_use]
+    pub fn validate_settings(&self, pod: &Arc<Pod>) -> Outcome<()> {
+        self.ask(pod, &Question::ValidateSettings, |_, _| Ok(()))
+            .map(|_| ())
+    }
+
+    /// The scopes of the sandbox, or of a container: what the plugins assign, merged.
+    #[must_use]
+    pub fn scopes(
+        &self,
+        pod: &Arc<Pod>,
+        container: Option<&Container>,
+    ) -> Outcome<Vec<Assignment>> {
+        let question = container.map_or(Question::ScopeSandbox, Question::ScopeContainer);
+        let mut merged: Vec<Merged> = Vec::new();
+        self.ask(pod, &question, |plugin, answer| {
+            if let Answer::Scopes(scopes) = answer {
+                for (kind, scope) in scopes {
+                    merge(&mut merged, plugin, kind, scope)?;
+                }
+            }
+            Ok(())
+        })
+        .map(|()| merged.into_iter().map(Merged::into_assignment).collect())
+    }
+
+    /// Lets the plugins admit and edit a container; each sees what those before it did.
+    #[must_use]
+    pub fn container_creating(&self, pod: &Arc<Pod>, container: &Container) -> Outcome<Arc<Spec>> {
+        let mut current = container.clone();
+        let mut outcome = Outcome {
+            result: Ok(()),
+            decisions: Vec::new(),
+            log: Vec::new(),
+        };
+        for plugin in &self.plugins {
+            let mut edited = None;
+            let question = Question::ContainerCreating(&current);
+            let input = digest(pod, &question);
+            self.ask_one(
+                plugin,
+                pod,
+                &question,
+                &input,
+                &mut outcome,
+                &mut |_, answer| {
+                    if let Answer::Edited(spec, _) = answer {
+                        edited = Some(spec);
+                    }
+                    Ok(())
+                },
+            );
+            if outcome.result.is_err() {
+                break;
+            }
+            if let Some(spec) = edited {
+                current.spec = spec;
+            }
+        }
+        outcome.map(|()| current.spec)
+    }
+
+    /// Asks every plugin whether this may be, or tells it that it was.
+    #[must_use]
+    pub fn notify(&self, pod: &Arc<Pod>, question: &Question<'_>) -> Outcome<()> {
+        self.ask(pod, question, |_, _| Ok(()))
+    }
+
+    fn ask(
+        &self,
+        pod: &Arc<Pod>,
+        question: &Question<'_>,
+        mut take: impl FnMut(&Plugin, Answer) -> Result<(), Denied>,
+    ) -> Outcome<()> {
+        let mut outcome = Outcome {
+            result: Ok(()),
+            decisions: Vec::new(),
+            log: Vec::new(),
+        };
+        if self.plugins.is_empty() {
+            return outcome;
+        }
+        let input = digest(pod, question);
+        for plugin in &self.plugins {
+            self.ask_one(plugin, pod, question, &input, &mut outcome, &mut take);
+            if outcome.result.is_err() {
+                break;
+            }
+        }
+        outcome
+    }
+
+    fn ask_one(
+        &self,
+        plugin: &Plugin,
+        pod: &Arc<Pod>,
+        question: &Question<'_>,
+        input: &str,
+        outcome: &mut Outcome<()>,
+        take: &mut dyn FnMut(&Plugin, Answer) -> Result<(), Denied>,
+    ) {
+        let reply = plugin.ask(pod, question);
+        let settings = &plugin.settings().config;
+        let name = &settings.name;
+        outcome.log.extend(
+            reply
+                .log
+                .into_iter()
+                .map(|(level, line)| (name.clone(), level, line)),
+        );
+        if reply.answer == Ok(Answer::Silent) {
+            return;
+        }
+        let failed =
+            matches!(&reply.answer, Err(failure) if !matches!(failure, Failure::Denied(_)));
+        let counted =
+            settings.mode == Mode::Enforce && !(failed && settings.on_error == OnError::Ignore);
+        outcome.decisions.push(Decision {
+            plugin: name.clone(),
+            digest: plugin.digest().to_owned(),
+            question: question.name(),
+            container: question.container().map(|container| container.name.clone()),
+            input: input.to_owned(),
+            answer: Words(&reply.answer).to_string(),
+            denied: reply.answer.is_err(),
+            counted,
+            micros: u64::try_from(reply.took.as_micros()).unwrap_or(u64::MAX),
+        });
+        if !counted {
+            return;
+        }
+        outcome.result = match reply.answer {
+            Ok(answer) => take(plugin, answer),
+            // What is over cannot be refused: a failure after the event is on record only.
+            Err(_) if !question.decides() => Ok(()),
+            Err(failure) => Err(Denied::By {
+                plugin: name.clone(),
+                question: question.name(),
+                failure,
+            }),
+        };
+    }
+}
+
+/// An answer in words.
+struct Words<'a>(&'a Result<Answer, Failure>);
+
+impl fmt::Display for Words<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Ok(Answer::Silent) => f.write_str("not asked"),
+            Ok(Answer::Admitted) => f.write_str("admitted"),
+            Ok(Answer::Scopes(scopes)) if scopes.is_empty() => f.write_str("as requested"),
+            Ok(Answer::Scopes(scopes)) => {
+                let words: Vec<String> = scopes
+                    .iter()
+                    .map(|(kind, scope)| format!("{kind}={scope}"))
+                    .collect();
+                f.write_str(&words.join(" "))
+            }
+            Ok(Answer::Edited(_, edits)) => f.write_str(&edits.join("; ")),
+            Err(failure) => failure.fmt(f),
+        }
+    }
+}
+
+/// What was assigned to a kind so far, and by whom.
+struct Merged {
+    kind: Kind,
+    scope: Scope,
+    plugin: String,
+}
+
+impl Merged {
+    fn into_assignment(self) -> Assignment {
+        Assignment {
+            kind: self.kind,
+            scope: self.scope,
+            by: format!("policy {}", self.plugin),
+        }
+    }
+}
+
+fn merge(
+    merged: &mut Vec<Merged>,
+    plugin: &Plugin,
+    kind: Kind,
+    scope: Scope,
+) -> Result<(), Denied> {
+    let plugin = &plugin.settings().config.name;
+    match merged.iter().find(|earlier| earlier.kind == kind) {
+        Some(earlier) if earlier.scope != scope => Err(Denied::Conflict {
+            first: earlier.plugin.clone(),
+            second: plugin.clone(),
+            kind,
+            first_scope: earlier.scope.clone(),
+            second_scope: scope,
+        }),
+        Some(_) => Ok(()),
+        None => {
+            merged.push(Merged {
+                kind,
+                scope,
+                plugin: plugin.clone(),
+            });
+            Ok(())
+        }
+    }
+}
+
+/// The sha256 of everything that a plugin can ask about, but for its settings.
+fn digest(pod: &Pod, question: &Question<'_>) -> String {
+    let mut hash = Sha256::new();
+    hash.update(question.name());
+    hash.update(format!("{pod:?}"));
+    if let Some(container) = question.container() {
+        hash.update(&container.id);
+        hash.update(
+            canonical::json(&*container.spec)
+                .unwrap_or_default()
+                .to_string(),
+        );
+    }
+    if let Some(process) = question.process() {
+        hash.update(canonical::json(process).unwrap_or_default().to_string());
+    }
+    crate::artifact::hex(&hash.finalize())
+}

@@ -1,0 +1,150 @@
+//! The engine: one per process, for all plugins.
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use wasmtime::component::Linker;
+use wasmtime::{Config, Engine};
+
+use crate::bindings;
+use crate::state::{Data, State};
+
+/// How often the epoch moves on while a plugin runs, and so how exact a deadline is.
+const TICK: Duration = Duration::from_millis(5);
+
+/// The stack of the thread that moves the epoch on: it sleeps and adds one.
+const TICKER_STACK: usize = 64 * 1024;
+
+/// Runs plugins. Made once; cheap to share.
+#[derive(Clone)]
+pub struct Host {
+    pub(crate) engine: Engine,
+    pub(crate) linker: Linker<State>,
+    ticker: Arc<Ticker>,
+}
+
+/// Why plugins cannot be run at all.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The engine refused its configuration.
+    #[error("preparing the WebAssembly engine: {0:#}")]
+    Engine(wasmtime::Error),
+    /// No thread for the clock of deadlines.
+    #[error("starting the thread that keeps plugins' deadlines: {0}")]
+    Ticker(#[source] std::io::Error),
+}
+
+/// What both sides must agree on: code compiled with other settings is refused when it is loaded.
+pub(crate) fn config() -> Config {
+    let mut config = Config::new();
+    config.epoch_interruption(true);
+    config.wasm_component_model(true);
+    config
+}
+
+impl Host {
+    /// Makes the engine and what plugins may import.
+    ///
+    /// # Errors
+    /// The engine refuses its configuration, or there is no thread to be had.
+    pub fn new() -> Result<Self, HostError> {
+        let engine = Engine::new(&config()).map_err(HostError::Engine)?;
+        let mut linker = Linker::new(&engine);
+        bindings::Plugin::add_to_linker::<_, Data>(&mut linker, |state| state)
+            .map_err(HostError::Engine)?;
+        let ticker = Ticker::start(&engine).map_err(HostError::Ticker)?;
+        Ok(Self {
+            engine,
+            linker,
+            ticker,
+        })
+    }
+
+    /// Keeps the epoch moving until the guard is dropped.
+    pub(crate) fn running(&self) -> Running<'_> {
+        self.ticker.set_running(|running| running.saturating_add(1));
+        Running(&self.ticker)
+    }
+
+    /// Gives a store more fuel than it can use, where the engine counts fuel; says how much.
+    pub(crate) fn fill_fuel(&self, store: &mut wasmtime::Store<State>) -> u64 {
+        match store.set_fuel(u64::MAX) {
+            Ok(()) => u64::MAX,
+            Err(_) => 0,
+        }
+    }
+
+    /// The number of ticks after which a call of this length is over.
+    pub(crate) fn ticks(deadline: Duration) -> u64 {
+        let ticks = deadline.as_micros().div_ceil(TICK.as_micros());
+        // One more: the first tick may come at once.
+        u64::try_from(ticks).unwrap_or(u64::MAX).saturating_add(1)
+    }
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").finish_non_exhaustive()
+    }
+}
+
+/// Moves the epoch on while calls run, and sleeps otherwise.
+struct Ticker {
+    running: Mutex<usize>,
+    changed: Condvar,
+}
+
+impl Ticker {
+    fn start(engine: &Engine) -> std::io::Result<Arc<Self>> {
+        let ticker = Arc::new(Self {
+            running: Mutex::new(0),
+            changed: Condvar::new(),
+        });
+        let (weak_ticker, weak_engine) = (Arc::downgrade(&ticker), engine.weak());
+        std::thread::Builder::new()
+            .name("husk-deadline".into())
+            .stack_size(TICKER_STACK)
+            .spawn(move || {
+                while let Some(ticker) = weak_ticker.upgrade() {
+                    // Wakes now and then, so that the thread ends with its host.
+                    let idle = ticker.wait_until_running();
+                    drop(ticker);
+                    if idle {
+                        continue;
+                    }
+                    std::thread::sleep(TICK);
+                    let Some(engine) = weak_engine.upgrade() else {
+                        return;
+                    };
+                    engine.increment_epoch();
+                }
+            })?;
+        Ok(ticker)
+    }
+
+    fn set_running(&self, change: impl FnOnce(usize) -> usize) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        *running = change(*running);
+        if *running == 1 {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Waits for a call; true when none came for a while.
+    fn wait_until_running(&self) -> bool {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = |running: &mut usize| *running == 0;
+        let waited = self
+            .changed
+            .wait_timeout_while(running, Duration::from_secs(60), idle);
+        waited.map_or(true, |(running, _)| *running == 0)
+    }
+}
+
+/// A call is under way.
+pub(crate) struct Running<'a>(&'a Ticker);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.set_running(|running| running.saturating_sub(1));
+    }
+}

@@ -1,0 +1,28 @@
+//! Runs husk's plugins.
+//!
+//! A plugin is a WebAssembly component that exports interfaces of the WIT package `husk:plugin`. This
+//! crate loads its machine code (compiled ahead, never here unless the feature `compile` is on),
+//! gives every call a fresh instance with a deadline and limits, answers what the plugin asks about
+//! the pod, and merges what a chain of plugins decides. Whatever goes wrong in a plugin denies,
+//! unless its configuration says otherwise: plugins fail closed.
+//!
+//! It knows nothing of Linux: what a pod is, it is told in [`subject`].
+
+#![deny(unsafe_code)]
+
+pub mod adjust;
+pub mod artifact;
+mod bindings;
+mod canonical;
+pub mod chain;
+mod engine;
+mod guest_log;
+mod imports;
+pub mod plugin;
+mod state;
+pub mod subject;
+mod wasi;
+
+pub use chain::{Chain, Decision, Denied, Outcome};
+pub use engine::{Host, HostError};
+pub use plugin::{Plugin, PluginError, Settings};

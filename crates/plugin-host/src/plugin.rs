@@ -1,0 +1,356 @@
+//! One plugin: what it exports, and one call of it.
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use husk_scope::{Kind, Scope, config};
+use oci_spec::runtime::{LinuxSeccomp, Spec};
+use wasmtime::component::{Component, InstancePre};
+use wasmtime::{Store, Trap};
+
+use crate::bindings::{configurable, lifecycle, scoping};
+use crate::engine::Host;
+use crate::guest_log::{self, Level};
+use crate::state::State;
+use crate::subject::{Pod, Question};
+use crate::wasi;
+
+/// How much of what a plugin returns or passes is copied to the host, in bytes per call.
+const ANSWER: usize = 1024 * 1024;
+
+/// The longest name of a group or a target, in bytes: that of a DNS name, as Kubernetes allows.
+const NAME: usize = 253;
+
+/// The longest reason that is kept, in bytes.
+const REASON: usize = 4096;
+
+/// How a plugin is run.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its part of the handler's configuration.
+    pub config: config::Plugin,
+    /// The seccomp profiles it may name.
+    pub seccomp_profiles: Arc<BTreeMap<String, LinuxSeccomp>>,
+}
+
+/// A plugin, ready to be asked.
+#[derive(Clone)]
+pub struct Plugin {
+    host: Host,
+    settings: Arc<Settings>,
+    digest: String,
+    instance: InstancePre<State>,
+    scoping: Option<scoping::GuestIndices>,
+    lifecycle: Option<lifecycle::GuestIndices>,
+    configurable: Option<configurable::GuestIndices>,
+}
+
+/// Why a component is not a plugin.
+#[derive(Debug, thiserror::Error)]
+pub enum PluginError {
+    /// It exports nothing that husk calls.
+    #[error(
+        "plugin `{plugin}` exports neither husk:plugin/scoping@0.1.0 nor husk:plugin/lifecycle@0.1.0: \
+         build it for the world `policy` or `hooks` of husk:plugin@0.1.0"
+    )]
+    NoExport {
+        /// The plugin.
+        plugin: String,
+    },
+    /// It imports what husk does not have, or exports a function of another type.
+    #[error("plugin `{plugin}` does not fit husk:plugin@0.1.0: {problem}")]
+    Misfit {
+        /// The plugin.
+        plugin: String,
+        /// What the engine answered.
+        problem: String,
+    },
+}
+
+/// What a plugin answered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// It does not export the interface that asks this.
+    Silent,
+    /// Nothing against it.
+    Admitted,
+    /// These scopes.
+    Scopes(Vec<(Kind, Scope)>),
+    /// The container, edited; what was done, in words.
+    Edited(Arc<Spec>, Vec<String>),
+}
+
+/// Why there is no answer, or a refusal.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// It refused: the plugin's own words, escaped.
+    #[error("{0}")]
+    Denied(String),
+    /// The deadline passed.
+    #[error("no answer within {} ms", .0.as_millis())]
+    TimedOut(Duration),
+    /// It trapped, ran out of memory, or called what is not granted.
+    #[error("it failed: {0}")]
+    Trapped(String),
+    /// Its answer makes no sense.
+    #[error("its answer makes no sense: {0}")]
+    Nonsense(String),
+}
+
+/// An answer, and what came with it.
+#[derive(Debug)]
+pub struct Reply {
+    /// The answer.
+    pub answer: Result<Answer, Failure>,
+    /// What the plugin logged, escaped.
+    pub log: Vec<(Level, String)>,
+    /// How long it took.
+    pub took: Duration,
+    /// Fuel that was used; zero unless the engine counts fuel.
+    pub fuel: u64,
+}
+
+impl Plugin {
+    /// Takes a component in; nothing of it runs yet.
+    ///
+    /// # Errors
+    /// It exports nothing that husk calls, or does not fit the WIT package.
+    pub fn new(
+        host: &Host,
+        component: &Component,
+        digest: impl Into<String>,
+        settings: Settings,
+    ) -> Result<Self, PluginError> {
+        let plugin = settings.config.name.clone();
+        let misfit = |error: wasmtime::Error| PluginError::Misfit {
+            plugin: plugin.clone(),
+            problem: format!("{error:#}"),
+        };
+        let mut linker = host.linker.clone();
+        wasi::define(&mut linker, component).map_err(misfit)?;
+        let instance = linker.instantiate_pre(component).map_err(misfit)?;
+        let exports = |interface: &str| component.get_export_index(None, interface).is_some();
+        let scoping = exports("husk:plugin/scoping@0.1.0")
+            .then(|| scoping::GuestIndices::new(&instance))
+            .transpose()
+            .map_err(misfit)?;
+        let lifecycle = exports("husk:plugin/lifecycle@0.1.0")
+            .then(|| lifecycle::GuestIndices::new(&instance))
+            .transpose()
+            .map_err(misfit)?;
+        let configurable = exports("husk:plugin/configurable@0.1.0")
+            .then(|| configurable::GuestIndices::new(&instance))
+            .transpose()
+            .map_err(misfit)?;
+        if scoping.is_none() && lifecycle.is_none() {
+            return Err(PluginError::NoExport { plugin });
+        }
+        Ok(Self {
+            host: host.clone(),
+            settings: Arc::new(settings),
+            digest: digest.into(),
+            instance,
+            scoping,
+            lifecycle,
+            configurable,
+        })
+    }
+
+    /// How the handler's configuration runs it.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The sha256 of the component, in hex.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Whether it decides scopes, and whether it takes part in the lifecycle.
+    #[must_use]
+    pub fn exports(&self) -> (bool, bool) {
+        (self.scoping.is_some(), self.lifecycle.is_some())
+    }
+
+    /// Asks, in a fresh instance. Blocks for the deadline at most.
+    #[must_use]
+    pub fn ask(&self, pod: &Arc<Pod>, question: &Question<'_>) -> Reply {
+        let started = Instant::now();
+        let mut store = Store::new(&self.host.engine, State::new(pod, question, &self.settings));
+        store.limiter(|state| &mut state.limits);
+        store.set_hostcall_fuel(ANSWER);
+        store.set_epoch_deadline(Host::ticks(self.settings.config.deadline));
+        let fuel = self.host.fill_fuel(&mut store);
+        let answer = {
+            let _running = self.host.running();
+            self.call(&mut store, question)
+        };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => Err(self.failure(&error)),
+        };
+        let fuel = fuel.saturating_sub(store.get_fuel().unwrap_or(0));
+        let state = store.into_data();
+        let answer = match answer {
+            Ok(Answer::Admitted) if !state.edits.is_empty() => match state.container {
+                Some(container) => Ok(Answer::Edited(container.spec, state.edits)),
+                None => Ok(Answer::Admitted),
+            },
+            other => other,
+        };
+        Reply {
+            answer,
+            log: state.log.finish(),
+            took: started.elapsed(),
+            fuel,
+        }
+    }
+
+    /// The outer error is the engine's, the inner one the plugin's answer.
+    fn call(
+        &self,
+        store: &mut Store<State>,
+        question: &Question<'_>,
+    ) -> wasmtime::Result<Result<Answer, Failure>> {
+        match question {
+            Question::ValidateSettings => {
+                let Some(indices) = &self.configurable else {
+                    return Ok(Ok(Answer::Silent));
+                };
+                let instance = self.instance.instantiate(&mut *store)?;
+                let guest = indices.load(&mut *store, &instance)?;
+                let verdict =
+                    guest.call_validate_settings(store, &self.settings.config.settings)?;
+                Ok(match verdict {
+                    Ok(()) => Ok(Answer::Admitted),
+                    Err(problem) => Err(denied(&format!("settings: {problem}"))),
+                })
+            }
+            Question::ScopeSandbox | Question::ScopeContainer(_) => {
+                let Some(indices) = &self.scoping else {
+                    return Ok(Ok(Answer::Silent));
+                };
+                let instance = self.instance.instantiate(&mut *store)?;
+                let guest = indices.load(&mut *store, &instance)?;
+                let verdict = match question {
+                    Question::ScopeSandbox => guest.call_scope_sandbox(store)?,
+                    _ => guest.call_scope_container(store)?,
+                };
+                Ok(match verdict {
+                    Ok(assignments) => scopes(assignments),
+                    Err(denial) => Err(denied(&denial.reason)),
+                })
+            }
+            _ => self.call_lifecycle(store, question),
+        }
+    }
+
+    fn call_lifecycle(
+        &self,
+        store: &mut Store<State>,
+        question: &Question<'_>,
+    ) -> wasmtime::Result<Result<Answer, Failure>> {
+        let Some(indices) = &self.lifecycle else {
+            return Ok(Ok(Answer::Silent));
+        };
+        let instance = self.instance.instantiate(&mut *store)?;
+        let guest = indices.load(&mut *store, &instance)?;
+        let verdict = match question {
+            Question::SandboxStarting => guest.call_sandbox_starting(store)?,
+            Question::ContainerCreating(_) => guest.call_container_creating(store)?,
+            Question::ExecStarting(..) => guest.call_exec_starting(store)?,
+            Question::ResourcesUpdating(_) => guest.call_resources_updating(store)?,
+            Question::SandboxStarted => Ok(guest.call_sandbox_started(store)?),
+            Question::SandboxStopped => Ok(guest.call_sandbox_stopped(store)?),
+            Question::ContainerStarted(_) => Ok(guest.call_container_started(store)?),
+            Question::ContainerOom(_) => Ok(guest.call_container_oom(store)?),
+            Question::ContainerExited(_, exit) => {
+                let signal = exit.code.checked_sub(128).filter(|signal| *signal > 0);
+                let exit = lifecycle::Exit {
+                    code: exit.code,
+                    signal,
+                    oom_killed: exit.oom_killed,
+                };
+                Ok(guest.call_container_exited(store, exit)?)
+            }
+            Question::ValidateSettings | Question::ScopeSandbox | Question::ScopeContainer(_) => {
+                return Ok(Ok(Answer::Silent));
+            }
+        };
+        Ok(match verdict {
+            Ok(()) => Ok(Answer::Admitted),
+            Err(denial) => Err(denied(&denial.reason)),
+        })
+    }
+
+    fn failure(&self, error: &wasmtime::Error) -> Failure {
+        if matches!(error.downcast_ref::<Trap>(), Some(Trap::Interrupt)) {
+            return Failure::TimedOut(self.settings.config.deadline);
+        }
+        Failure::Trapped(guest_log::escape(&error.root_cause().to_string()))
+    }
+}
+
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plugin")
+            .field("settings", &self.settings)
+            .field("digest", &self.digest)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The plugin's reason, cut and made printable.
+fn denied(reason: &str) -> Failure {
+    let mut end = reason.len().min(REASON);
+    while !reason.is_char_boundary(end) {
+        end = end.saturating_sub(1);
+    }
+    let kept = reason.get(..end).unwrap_or_default();
+    let lines: Vec<String> = kept.lines().map(guest_log::escape).collect();
+    Failure::Denied(if lines.is_empty() {
+        "no reason given".to_owned()
+    } else {
+        lines.join(" / ")
+    })
+}
+
+fn scopes(assignments: Vec<scoping::Assignment>) -> Result<Answer, Failure> {
+    let mut scopes: Vec<(Kind, Scope)> = Vec::with_capacity(assignments.len());
+    for assignment in assignments {
+        let (kind, scope) = (Kind::from(assignment.kind), Scope::from(assignment.scope));
+        if let Scope::Target(name) | Scope::Group(name) = &scope {
+            check_name(kind, name)?;
+        }
+        match scopes.iter().find(|(earlier, _)| *earlier == kind) {
+            Some((_, earlier)) if *earlier != scope => {
+                return Err(Failure::Nonsense(format!(
+                    "it gives {kind} both {earlier} and {scope}"
+                )));
+            }
+            Some(_) => {}
+            None => scopes.push((kind, scope)),
+        }
+    }
+    Ok(Answer::Scopes(scopes))
+}
+
+/// A name becomes a file name and a word in errors.
+fn check_name(kind: Kind, name: &str) -> Result<(), Failure> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > NAME {
+        let length = name.len();
+        return Err(Failure::Nonsense(format!(
+            "a name for {kind} of {length} bytes: 1 to {NAME} are allowed"
+        )));
+    }
+    if !name.chars().all(plain) || name.starts_with('.') {
+        let name = guest_log::escape(name);
+        return Err(Failure::Nonsense(format!(
+            "`{name}` for {kind}: a name has letters, digits, `-`, `_` and `.`, and no leading `.`"
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! What a call is about.
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use husk_scope::Scopes;
+use oci_spec::runtime::{Process, Spec};
+
+/// The pod, as plugins see it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pod {
+    /// The sandbox's id.
+    pub id: String,
+    /// The pod's name; the id where it has none.
+    pub name: String,
+    /// The Kubernetes namespace; empty outside Kubernetes.
+    pub namespace: String,
+    /// The pod's uid in Kubernetes; empty outside.
+    pub uid: String,
+    /// The cgroup that holds the cgroups of the containers.
+    pub cgroup_parent: String,
+    /// The sandbox's scopes before any plugin spoke.
+    pub requested: Scopes,
+    /// The names of the containers made so far, in order.
+    pub containers: Vec<String>,
+    /// Labels, set by the pod's author.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations, set by the pod's author.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// A container, as plugins see it.
+#[derive(Clone, Debug)]
+pub struct Container {
+    /// The id containerd gave.
+    pub id: String,
+    /// The name in the pod; the id where it has none.
+    pub name: String,
+    /// What was asked for before any plugin spoke.
+    pub requested: Scopes,
+    /// The image reference, empty where containerd did not say.
+    pub image: String,
+    /// The OCI spec, as the plugins before this one left it.
+    pub spec: Arc<Spec>,
+}
+
+/// How a container ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// The exit status, 128 + signal where a signal ended it.
+    pub code: u32,
+    /// Whether the kernel killed a process of it for want of memory.
+    pub oom_killed: bool,
+}
+
+/// What a plugin is asked, and about whom beyond the pod.
+#[derive(Clone, Debug)]
+pub enum Question<'a> {
+    /// `configurable.validate-settings`.
+    ValidateSettings,
+    /// `scoping.scope-sandbox`.
+    ScopeSandbox,
+    /// `scoping.scope-container`.
+    ScopeContainer(&'a Container),
+    /// `lifecycle.sandbox-starting`.
+    SandboxStarting,
+    /// `lifecycle.sandbox-started`.
+    SandboxStarted,
+    /// `lifecycle.sandbox-stopped`.
+    SandboxStopped,
+    /// `lifecycle.container-creating`.
+    ContainerCreating(&'a Container),
+    /// `lifecycle.container-started`.
+    ContainerStarted(&'a Container),
+    /// `lifecycle.container-exited`.
+    ContainerExited(&'a Container, Exit),
+    /// `lifecycle.container-oom`.
+    ContainerOom(&'a Container),
+    /// `lifecycle.exec-starting`.
+    ExecStarting(&'a Container, &'a Process),
+    /// `lifecycle.resources-updating`.
+    ResourcesUpdating(&'a Container),
+}
+
+impl<'a> Question<'a> {
+    /// The name of the function that is called.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::ValidateSettings => "validate-settings",
+            Self::ScopeSandbox => "scope-sandbox",
+            Self::ScopeContainer(_) => "scope-container",
+            Self::SandboxStarting => "sandbox-starting",
+            Self::SandboxStarted => "sandbox-started",
+            Self::SandboxStopped => "sandbox-stopped",
+            Self::ContainerCreating(_) => "container-creating",
+            Self::ContainerStarted(_) => "container-started",
+            Self::ContainerExited(..) => "container-exited",
+            Self::ContainerOom(_) => "container-oom",
+            Self::ExecStarting(..) => "exec-starting",
+            Self::ResourcesUpdating(_) => "resources-updating",
+        }
+    }
+
+    /// The container it is about, if any.
+    #[must_use]
+    pub fn container(&self) -> Option<&'a Container> {
+        match *self {
+            Self::ValidateSettings
+            | Self::ScopeSandbox
+            | Self::SandboxStarting
+            | Self::SandboxStarted
+            | Self::SandboxStopped => None,
+            Self::ScopeContainer(container)
+            | Self::ContainerCreating(container)
+            | Self::ContainerStarted(container)
+            | Self::ContainerExited(container, _)
+            | Self::ContainerOom(container)
+            | Self::ExecStarting(container, _)
+            | Self::ResourcesUpdating(container) => Some(container),
+        }
+    }
+
+    /// The exec it is about, if any.
+    #[must_use]
+    pub fn process(&self) -> Option<&'a Process> {
+        match *self {
+            Self::ExecStarting(_, process) => Some(process),
+            _ => None,
+        }
+    }
+
+    /// Whether the answer can refuse: the `-ing` calls, the scopes, the settings.
+    #[must_use]
+    pub fn decides(&self) -> bool {
+        !matches!(
+            self,
+            Self::SandboxStarted
+                | Self::SandboxStopped
+                | Self::ContainerStarted(_)
+                | Self::ContainerExited(..)
+                | Self::ContainerOom(_)
+        )
+    }
+}

@@ -1,0 +1,155 @@
+//! Write plugins for husk in Rust.
+//!
+//! A *policy* decides whose namespaces a container uses; *hooks* take part in a pod's life. Both ask
+//! about their subject through [`pod`], [`container`], [`process`] and [`host`], and hooks change a
+//! container through [`edit`]. A whole policy:
+//!
+//! ```
+//! use husk_plugin::{Answer, Kind, Policy, Scope, assign, container};
+//!
+//! struct Alone;
+//!
+//! impl Policy for Alone {
+//!     fn scope_container() -> Answer {
+//!         match container::name().as_str() {
+//!             "agent" => Ok(vec![assign(Kind::Network, Scope::Container)]),
+//!             _ => Ok(vec![]),
+//!         }
+//!     }
+//! }
+//!
+//! husk_plugin::policy!(Alone);
+//! # fn main() {}
+//! ```
+//!
+//! Build it for `wasm32-unknown-unknown`, crate type `cdylib`, and make the result a component; or let
+//! `husk policy build` do both.
+
+#[doc(hidden)]
+pub mod worlds;
+
+pub use worlds::imports::husk::plugin::types::{
+    Assignment, Denial, Mount, NamespaceKind as Kind, Scope,
+};
+pub use worlds::imports::husk::plugin::{container, edit, host, pod, process};
+pub use worlds::Exit;
+
+/// What a policy answers: scopes for the kinds it cares about, or a refusal.
+pub type Answer = Result<Vec<Assignment>, Denial>;
+
+/// Whether something may happen.
+pub type Verdict = Result<(), Denial>;
+
+/// One decision: this kind of namespace gets this scope.
+#[must_use]
+pub fn assign(kind: Kind, scope: Scope) -> Assignment {
+    Assignment { kind, scope }
+}
+
+/// A refusal; the reason reaches whoever asked.
+#[must_use]
+pub fn deny(reason: impl Into<String>) -> Denial {
+    Denial { reason: reason.into() }
+}
+
+/// Decides scopes. What a policy does not name stays as requested.
+pub trait Policy {
+    /// Asked once for a pod, before its sandbox exists.
+    ///
+    /// # Errors
+    /// A refusal of the pod.
+    fn scope_sandbox() -> Answer {
+        Ok(Vec::new())
+    }
+
+    /// Asked for every container, before it exists.
+    ///
+    /// # Errors
+    /// A refusal of the container.
+    fn scope_container() -> Answer {
+        Ok(Vec::new())
+    }
+}
+
+/// Takes part in a pod's life. Every function admits, or does nothing, unless it is written.
+pub trait Hooks {
+    /// Before anything of the pod exists.
+    ///
+    /// # Errors
+    /// A refusal of the pod.
+    fn sandbox_starting() -> Verdict {
+        Ok(())
+    }
+
+    /// The sandbox exists; no container does.
+    fn sandbox_started() {}
+
+    /// The sandbox's namespaces are gone.
+    fn sandbox_stopped() {}
+
+    /// Before the container exists; it may be changed through [`edit`].
+    ///
+    /// # Errors
+    /// A refusal of the container.
+    fn container_creating() -> Verdict {
+        Ok(())
+    }
+
+    /// Its first process runs.
+    fn container_started() {}
+
+    /// Its first process has ended.
+    fn container_exited(_exit: Exit) {}
+
+    /// The kernel killed a process of it for want of memory.
+    fn container_oom() {}
+
+    /// Before a further process starts in it.
+    ///
+    /// # Errors
+    /// A refusal of the exec.
+    fn exec_starting() -> Verdict {
+        Ok(())
+    }
+
+    /// Before its limits change.
+    ///
+    /// # Errors
+    /// A refusal of the change.
+    fn resources_updating() -> Verdict {
+        Ok(())
+    }
+}
+
+/// Checks settings when a sandbox is made, before anything else is asked.
+pub trait Configurable {
+    /// Says what is wrong with these settings (JSON), naming the key.
+    ///
+    /// # Errors
+    /// What is wrong.
+    fn validate_settings(settings: String) -> Result<(), String>;
+}
+
+/// Exports a type that is a [`Policy`].
+#[macro_export]
+macro_rules! policy {
+    ($plugin:ident) => {
+        $crate::worlds::scoping::export!($plugin with_types_in $crate::worlds::scoping);
+    };
+}
+
+/// Exports a type that has [`Hooks`].
+#[macro_export]
+macro_rules! hooks {
+    ($plugin:ident) => {
+        $crate::worlds::lifecycle::export!($plugin with_types_in $crate::worlds::lifecycle);
+    };
+}
+
+/// Exports a type that is [`Configurable`].
+#[macro_export]
+macro_rules! configurable {
+    ($plugin:ident) => {
+        $crate::worlds::configurable::export!($plugin with_types_in $crate::worlds::configurable);
+    };
+}

@@ -1,0 +1,118 @@
+//! What wit-bindgen generates: the imports once, the exports of each world around them.
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    unsafe_op_in_unsafe_fn,
+    clippy::undocumented_unsafe_blocks,
+    clippy::multiple_unsafe_ops_per_block,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "generated from the WIT package, documented there"
+)]
+
+/// What every world imports.
+pub mod imports {
+    wit_bindgen::generate!({
+        path: "../../wit/0.1.0",
+        inline: "
+            package husk:sdk;
+            world imports {
+                import husk:plugin/pod@0.1.0;
+                import husk:plugin/container@0.1.0;
+                import husk:plugin/process@0.1.0;
+                import husk:plugin/edit@0.1.0;
+                import husk:plugin/host@0.1.0;
+            }
+        ",
+        world: "husk:sdk/imports",
+        generate_all,
+    });
+}
+
+/// The bindings of one exported interface, as a world of its own: a plugin that exports several has
+/// the union of their worlds.
+macro_rules! export {
+    ($interface:ident, $inline:literal $(, $types:literal)?) => {
+        /// What a plugin exports.
+        pub mod $interface {
+            wit_bindgen::generate!({
+                path: "../../wit/0.1.0",
+                inline: $inline,
+                pub_export_macro: true,
+                $(with: { $types: crate::worlds::imports::husk::plugin::types },)?
+            });
+        }
+    };
+}
+
+export!(
+    scoping,
+    "package husk:sdk-scoping; world scoping { export husk:plugin/scoping@0.1.0; }",
+    "husk:plugin/types@0.1.0"
+);
+export!(
+    lifecycle,
+    "package husk:sdk-lifecycle; world lifecycle { export husk:plugin/lifecycle@0.1.0; }",
+    "husk:plugin/types@0.1.0"
+);
+export!(
+    configurable,
+    "package husk:sdk-configurable; world configurable { export husk:plugin/configurable@0.1.0; }"
+);
+
+pub use lifecycle::exports::husk::plugin::lifecycle::Exit;
+
+impl<T: crate::Policy> scoping::exports::husk::plugin::scoping::Guest for T {
+    fn scope_sandbox() -> crate::Answer {
+        T::scope_sandbox()
+    }
+
+    fn scope_container() -> crate::Answer {
+        T::scope_container()
+    }
+}
+
+impl<T: crate::Hooks> lifecycle::exports::husk::plugin::lifecycle::Guest for T {
+    fn sandbox_starting() -> crate::Verdict {
+        T::sandbox_starting()
+    }
+
+    fn sandbox_started() {
+        T::sandbox_started();
+    }
+
+    fn sandbox_stopped() {
+        T::sandbox_stopped();
+    }
+
+    fn container_creating() -> crate::Verdict {
+        T::container_creating()
+    }
+
+    fn container_started() {
+        T::container_started();
+    }
+
+    fn container_exited(exit: Exit) {
+        T::container_exited(exit);
+    }
+
+    fn container_oom() {
+        T::container_oom();
+    }
+
+    fn exec_starting() -> crate::Verdict {
+        T::exec_starting()
+    }
+
+    fn resources_updating() -> crate::Verdict {
+        T::resources_updating()
+    }
+}
+
+impl<T: crate::Configurable> configurable::exports::husk::plugin::configurable::Guest for T {
+    fn validate_settings(settings: String) -> Result<(), String> {
+        T::validate_settings(settings)
+    }
+}

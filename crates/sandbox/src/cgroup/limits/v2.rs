@@ -1,0 +1,328 @@
+//! Limits in the files of cgroup v2.
+
+use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
+
+use super::{PERIOD, Write, huge_pages, or_max, rdma};
+use crate::cgroup::error::{Error, Result};
+
+/// What to write; `cpu_max` is what `cpu.max` of the cgroup says now, if it is there.
+pub(in crate::cgroup) fn writes(
+    resources: &LinuxResources,
+    cpu_max: Option<&str>,
+) -> Result<Vec<Write>> {
+    let mut writes = Vec::new();
+    if let Some(given) = resources.memory() {
+        memory(given, &mut writes)?;
+    }
+    if let Some(given) = resources.cpu() {
+        cpu(given, cpu_max, &mut writes);
+    }
+    if let Some(pids) = resources.pids().as_ref().filter(|pids| pids.limit() != 0) {
+        writes.push(Write::new("pids", "pids.max", or_max(pids.limit())));
+    }
+    if let Some(given) = resources.block_io() {
+        block_io(given, &mut writes);
+    }
+    for limit in resources.hugepage_limits().iter().flatten() {
+        huge_pages(limit, "max", &or_max(limit.limit()), &mut writes)?;
+    }
+    for (device, limit) in resources.rdma().iter().flatten() {
+        writes.push(Write::new("rdma", "rdma.max", rdma(device, limit)));
+    }
+    unified(resources, &mut writes)?;
+    Ok(writes)
+}
+
+fn memory(memory: &LinuxMemory, writes: &mut Vec<Write>) -> Result<()> {
+    let limit = memory.limit().filter(|limit| *limit != 0);
+    if let Some(swap) = swap(limit, memory.swap().filter(|swap| *swap != 0))? {
+        let write = Write::new("memory", "memory.swap.max", or_max(swap));
+        // A kernel that cannot swap keeps to no swap, and to any, by itself.
+        writes.push(write.optional_if(swap <= 0));
+    }
+    if let Some(limit) = limit {
+        writes.push(Write::new("memory", "memory.max", or_max(limit)));
+    }
+    if let Some(reservation) = memory.reservation().filter(|value| *value != 0) {
+        writes.push(Write::new("memory", "memory.low", or_max(reservation)));
+    }
+    Ok(())
+}
+
+/// `memory.swap.max` is swap alone; the spec's swap is that of v1, memory and swap together.
+fn swap(limit: Option<i64>, both: Option<i64>) -> Result<Option<i64>> {
+    match (limit, both) {
+        (Some(..0), None) | (_, Some(..0)) => Ok(Some(-1)),
+        (_, None) => Ok(None),
+        (Some(limit @ 0..), Some(both)) if both >= limit => Ok(Some(both - limit)),
+        (_, Some(both)) => Err(Error::Invalid(format!(
+            "memory.swap of {both} counts memory and swap together, so it needs a memory.limit, \
+             and one that is not larger"
+        ))),
+    }
+}
+
+fn cpu(cpu: &LinuxCpu, cpu_max: Option<&str>, writes: &mut Vec<Write>) {
+    // Before the weight: an idle cgroup takes no weight.
+    if let Some(idle) = cpu.idle() {
+        writes.push(Write::new("cpu", "cpu.idle", idle));
+    }
+    let shares = cpu
+        .shares()
+        .filter(|shares| *shares != 0 && cpu.idle() != Some(1));
+    if let Some(shares) = shares {
+        writes.push(Write::new("cpu", "cpu.weight", weight(shares)));
+    }
+    if let Some(value) = quota(cpu, cpu_max) {
+        writes.push(Write::new("cpu", "cpu.max", value));
+    }
+    if let Some(burst) = cpu.burst() {
+        writes.push(Write::new("cpu", "cpu.max.burst", burst));
+    }
+    for (file, list) in [("cpuset.cpus", cpu.cpus()), ("cpuset.mems", cpu.mems())] {
+        if let Some(list) = list.as_ref().filter(|list| !list.is_empty()) {
+            writes.push(Write::new("cpuset", file, list));
+        }
+    }
+}
+
+/// CPU shares (2 to 262144, by default 1024) as a weight (1 to 10000, by default 100).
+///
+/// The curve that runc and crun have agreed on goes through both ends and both defaults; the line
+/// used before gave a container with the default shares a weight of 39.
+fn weight(shares: u64) -> u64 {
+    match shares {
+        0..=2 => 1,
+        262_144.. => 10_000,
+        _ => {
+            let log = (shares as f64).log2();
+            let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "between 1 and 10000"
+            )]
+            let weight = 10f64.powf(exponent).ceil() as u64;
+            weight
+        }
+    }
+}
+
+/// `QUOTA PERIOD` in microseconds; the one that is not named stays.
+fn quota(cpu: &LinuxCpu, cpu_max: Option<&str>) -> Option<String> {
+    let quota = cpu.quota().filter(|quota| *quota != 0);
+    let period = cpu.period().filter(|period| *period != 0);
+    if quota.is_none() && period.is_none() {
+        return None;
+    }
+    let mut now = cpu_max.unwrap_or_default().split_whitespace();
+    let quota_now = now.next().unwrap_or("max").to_owned();
+    let period_now = now
+        .next()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(PERIOD);
+    let quota = quota.map_or(quota_now, or_max);
+    Some(format!("{quota} {}", period.unwrap_or(period_now)))
+}
+
+fn block_io(io: &LinuxBlockIo, writes: &mut Vec<Write>) {
+    if let Some(weight) = io.weight().filter(|weight| *weight != 0) {
+        let write = Write::new("io", "io.bfq.weight", weight);
+        writes.push(write.or("io.weight", io_weight(weight)));
+    }
+    for device in io.weight_device().iter().flatten() {
+        if let Some(weight) = device.weight() {
+            let value = format!("{}:{} {weight}", device.major(), device.minor());
+            writes.push(Write::new("io", "io.bfq.weight", value));
+        }
+    }
+    throttle("rbps", io.throttle_read_bps_device(), writes);
+    throttle("wbps", io.throttle_write_bps_device(), writes);
+    throttle("riops", io.throttle_read_iops_device(), writes);
+    throttle("wiops", io.throttle_write_iops_device(), writes);
+}
+
+fn throttle(key: &str, devices: &Option<Vec<LinuxThrottleDevice>>, writes: &mut Vec<Write>) {
+    for device in devices.iter().flatten() {
+        // In v1, whose words the spec uses, a rate of 0 lifts the limit.
+        let rate = if device.rate() == 0 {
+            "max".to_owned()
+        } else {
+            device.rate().to_string()
+        };
+        let value = format!("{}:{} {key}={rate}", device.major(), device.minor());
+        writes.push(Write::new("io", "io.max", value));
+    }
+}
+
+/// A weight for bfq (10 to 1000) as one for `io.weight` (1 to 10000).
+fn io_weight(weight: u16) -> u64 {
+    1 + (u64::from(weight).clamp(10, 1000) - 10) * 9999 / 990
+}
+
+/// Files named one by one: last, so that they win over what was translated.
+fn unified(resources: &LinuxResources, writes: &mut Vec<Write>) -> Result<()> {
+    let mut given: Vec<_> = resources.unified().iter().flatten().collect();
+    // A map has no order: give it one, so that each run does the same.
+    given.sort();
+    for (file, value) in given {
+        let (controller, _) = file.split_once('.').unwrap_or_default();
+        if controller.is_empty() || file.contains('/') {
+            return Err(Error::Invalid(format!(
+                "resources.unified: {file:?} is no file of a cgroup: expected one such as memory.high"
+            )));
+        }
+        writes.push(Write::new(controller, file, value));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn resources(json: &str) -> LinuxResources {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn written(json: &str) -> Vec<(String, String)> {
+        let writes = writes(&resources(json), None).unwrap();
+        writes
+            .into_iter()
+            .map(|write| (write.file, write.value))
+            .collect()
+    }
+
+    fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+        expected
+            .iter()
+            .map(|(file, value)| ((*file).into(), (*value).into()))
+            .collect()
+    }
+
+    #[test]
+    fn nothing_named_writes_nothing() {
+        assert!(written("{}").is_empty());
+        let zeros =
+            r#"{"memory":{"limit":0,"swap":0},"cpu":{"shares":0,"quota":0},"pids":{"limit":0}}"#;
+        assert!(written(zeros).is_empty());
+    }
+
+    #[test]
+    fn swap_is_what_is_left_of_both() {
+        assert_eq!(
+            written(r#"{"memory":{"limit":100,"swap":150,"reservation":50}}"#),
+            pairs(&[
+                ("memory.swap.max", "50"),
+                ("memory.max", "100"),
+                ("memory.low", "50")
+            ])
+        );
+        assert_eq!(
+            written(r#"{"memory":{"limit":100,"swap":100}}"#),
+            pairs(&[("memory.swap.max", "0"), ("memory.max", "100")])
+        );
+        assert_eq!(
+            written(r#"{"memory":{"limit":-1}}"#),
+            pairs(&[("memory.swap.max", "max"), ("memory.max", "max")])
+        );
+    }
+
+    #[test]
+    fn swap_that_makes_no_sense_is_refused() {
+        for bad in [
+            r#"{"memory":{"limit":100,"swap":50}}"#,
+            r#"{"memory":{"swap":50}}"#,
+        ] {
+            assert!(
+                matches!(writes(&resources(bad), None), Err(Error::Invalid(_))),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_default_shares_are_the_default_weight() {
+        assert_eq!(
+            (weight(0), weight(2), weight(1024), weight(262_144)),
+            (1, 1, 100, 10_000)
+        );
+        assert_eq!(weight(u64::MAX), 10_000);
+    }
+
+    #[test]
+    fn a_quota_without_a_period_keeps_the_period() {
+        let quota = |json: &str, now| {
+            let writes = writes(&resources(json), now).unwrap();
+            writes[0].value.clone()
+        };
+        assert_eq!(quota(r#"{"cpu":{"quota":50000}}"#, None), "50000 100000");
+        assert_eq!(
+            quota(r#"{"cpu":{"quota":50000}}"#, Some("max 20000\n")),
+            "50000 20000"
+        );
+        assert_eq!(
+            quota(r#"{"cpu":{"period":20000}}"#, Some("5000 10000\n")),
+            "5000 20000"
+        );
+        assert_eq!(
+            quota(r#"{"cpu":{"quota":-1}}"#, Some("5000 10000\n")),
+            "max 10000"
+        );
+    }
+
+    #[test]
+    fn devices_are_throttled_in_one_file() {
+        assert_eq!(
+            written(
+                r#"{"blockIO":{"weight":500,
+                "throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1000}],
+                "throttleWriteIOPSDevice":[{"major":8,"minor":0,"rate":0}]}}"#
+            ),
+            pairs(&[
+                ("io.bfq.weight", "500"),
+                ("io.max", "8:0 rbps=1000"),
+                ("io.max", "8:0 wiops=max")
+            ])
+        );
+        assert_eq!((io_weight(10), io_weight(1000)), (1, 10_000));
+    }
+
+    #[test]
+    fn unified_files_come_last_and_stay_in_the_cgroup() {
+        assert_eq!(
+            written(r#"{"unified":{"memory.high":"10","memory.max":"20"},"memory":{"limit":5}}"#),
+            pairs(&[
+                ("memory.max", "5"),
+                ("memory.high", "10"),
+                ("memory.max", "20")
+            ])
+        );
+        for bad in [
+            r#"{"unified":{"../x.y":"1"}}"#,
+            r#"{"unified":{"procs":"1"}}"#,
+        ] {
+            assert!(writes(&resources(bad), None).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_page_size_is_no_path() {
+        assert_eq!(
+            written(r#"{"hugepageLimits":[{"pageSize":"2MB","limit":4}]}"#),
+            pairs(&[("hugetlb.2MB.max", "4"), ("hugetlb.2MB.rsvd.max", "4")])
+        );
+        let bad = resources(r#"{"hugepageLimits":[{"pageSize":"/../x","limit":4}]}"#);
+        assert!(writes(&bad, None).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn more_shares_never_weigh_less(a in 0u64..300_000, b in 0u64..300_000) {
+            prop_assert!((1..=10_000).contains(&weight(a)));
+            prop_assert!(weight(a.min(b)) <= weight(a.max(b)));
+        }
+    }
+}

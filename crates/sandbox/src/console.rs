@@ -1,0 +1,138 @@
+//! Terminals and the ownership of standard streams.
+use std::io::IoSliceMut;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use nix::cmsg_space;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::sys::stat::{SFlag, fstat};
+use nix::unistd::{Uid, chdir, fchown};
+use oci_spec::runtime::Process;
+
+use crate::zygote::{Doing, JobError, Stdio};
+
+/// The socket's name in the shim's directory for the container.
+pub(crate) const SOCKET: &str = "console.sock";
+
+/// Where libcontainer hands over the terminal it opened in the container.
+pub(crate) struct Listener {
+    socket: UnixListener,
+    path: PathBuf,
+}
+
+impl Listener {
+    /// Listens in `dir`, which becomes the working directory: its path may be longer than a
+    /// socket's name can be.
+    pub(crate) fn bind(dir: &Path) -> Result<Self, JobError> {
+        chdir(dir).doing(|| format!("enter {}", dir.display()))?;
+        let path = dir.join(SOCKET);
+        let socket =
+            UnixListener::bind(SOCKET).doing(|| format!("listen at {}", path.display()))?;
+        Ok(Self { socket, path })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes the master, sets its size, and gives the terminal to its user. libcontainer must have
+    /// finished: nothing is waited for.
+    pub(crate) fn accept(self, process: &Process, user: Option<u32>) -> Result<OwnedFd, JobError> {
+        self.socket
+            .set_nonblocking(true)
+            .doing(|| "set up the console socket")?;
+        let (connection, _) = self
+            .socket
+            .accept()
+            .doing(|| "accept at the console socket")?;
+        let master = receive_fd(connection.as_raw_fd())
+            .doing(|| "take the terminal from the console socket")?;
+        std::fs::remove_file(&self.path).doing(|| format!("remove {}", self.path.display()))?;
+        set_size(&master, process)?;
+        if let Some(user) = user {
+            let slave = open_slave(&master).doing(|| "open the container's terminal")?;
+            give_to(slave.as_fd(), user).doing(|| "give the terminal to the container's user")?;
+        }
+        Ok(master)
+    }
+}
+
+fn receive_fd(socket: RawFd) -> Result<OwnedFd, Errno> {
+    let mut bytes = [0; 64];
+    let mut control = cmsg_space!(RawFd);
+    let mut parts = [IoSliceMut::new(&mut bytes)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    let message = recvmsg::<()>(socket, &mut parts, Some(&mut control), flags)?;
+    let fd = message
+        .cmsgs()?
+        .find_map(|control| match control {
+            ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+            _ => None,
+        })
+        .ok_or(Errno::ENODATA)?;
+    // SAFETY: the kernel has just installed this descriptor for us; no one else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The other side of a terminal, whatever is mounted where its name is.
+pub(crate) fn open_slave(master: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    // SAFETY: TIOCGPTPEER takes open(2) flags and returns a descriptor.
+    let fd = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags.bits()) };
+    let fd = Errno::result(fd)?;
+    // SAFETY: the kernel has just returned this descriptor; no one else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sets a terminal to `process.consoleSize`; a size that does not fit is left alone.
+pub(crate) fn set_size(master: &OwnedFd, process: &Process) -> Result<(), JobError> {
+    let Some(size) = process.console_size() else {
+        return Ok(());
+    };
+    let (Ok(ws_row), Ok(ws_col)) = (size.height().try_into(), size.width().try_into()) else {
+        return Err(JobError::invalid(
+            "process.consoleSize is larger than a terminal can be",
+        ));
+    };
+    let size = libc::winsize {
+        ws_row,
+        ws_col,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: TIOCSWINSZ reads a winsize, which outlives the call.
+    let answer = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
+    Errno::result(answer).doing(|| "set the size of the terminal")?;
+    Ok(())
+}
+
+/// Gives the standard streams to the user of a process, who may then open /dev/stdout and the
+/// like.
+pub(crate) fn own_stdio(stdio: &Stdio, user: Option<u32>) -> Result<(), JobError> {
+    let Some(user) = user else { return Ok(()) };
+    for fd in [&stdio.stdin, &stdio.stdout, &stdio.stderr]
+        .into_iter()
+        .flatten()
+    {
+        give_to(fd.as_fd(), user).doing(|| "give a standard stream to the container's user")?;
+    }
+    Ok(())
+}
+
+fn give_to(fd: std::os::fd::BorrowedFd<'_>, user: u32) -> Result<(), Errno> {
+    let stat = fstat(fd)?;
+    let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+    // /dev/null belongs to the node, whoever it is lent to.
+    let is_null = kind == SFlag::S_IFCHR && stat.st_rdev == nix::sys::stat::makedev(1, 3);
+    if is_null || stat.st_uid == user {
+        return Ok(());
+    }
+    match fchown(fd, Some(Uid::from_raw(user)), None) {
+        // A read-only filesystem, or one whose owners this namespace cannot name.
+        Err(Errno::EROFS | Errno::EPERM | Errno::EINVAL) => Ok(()),
+        answer => answer,
+    }
+}

@@ -1,0 +1,218 @@
+//! Makes a container's init with libcontainer, or leaves nothing behind.
+use std::fs::{self, File};
+use std::io::{self, PipeReader, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::error::LibcontainerError;
+use libcontainer::syscall::syscall::SyscallType;
+use nix::fcntl::OFlag;
+use nix::sched::{CloneFlags, setns};
+use oci_spec::runtime::{Process, Spec};
+
+use crate::cgroup::Driver;
+use crate::executor::{ContainerExecutor, read_verdict};
+use crate::process::{self, Pidfd};
+use crate::workload::Workload;
+use crate::zygote::{Create, Doing, Done, JobError, Report};
+use crate::{bundle, cgroup_dirs, console, loopback, rootfs};
+
+/// Below the shim's directory for the container: what libcontainer keeps.
+const STATE: &str = "libcontainer";
+/// libcontainer's name for the socket its init waits at.
+const NOTIFY_SOCKET: &str = "notify.sock";
+
+pub(crate) fn create(mut job: Create, report: &Report) -> Result<Done, JobError> {
+    report.step("reading config.json");
+    let spec = bundle::load(&job.dir)?;
+    let (process, workload) = bundle::process(&spec)?;
+    bundle::normalize(&job.dir, spec.clone())?;
+
+    report.step("mounting the root filesystem");
+    rootfs::mount_all(&job.rootfs, &job.mounts)?;
+    let made = make_cwd(&job.rootfs, &spec, &process)
+        .and_then(|()| build(&mut job, &spec, &process, workload, report));
+    if made.is_err() {
+        report.step("undoing a failed create");
+        undo(&job);
+    }
+    made
+}
+
+/// Makes the working directory, as other runtimes do for an image that names one it lacks.
+fn make_cwd(root: &Path, spec: &Spec, process: &Process) -> Result<(), JobError> {
+    let cwd = process.cwd();
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
+    let covering = mounts
+        .iter()
+        .filter(|mount| cwd.starts_with(mount.destination()))
+        .max_by_key(|mount| mount.destination().components().count());
+    let (base, below) = match covering {
+        None => (Some(root), cwd.as_path()),
+        // Of what is mounted only a bind mount has a place to make a directory in by now.
+        Some(mount) => (
+            mount
+                .source()
+                .as_deref()
+                .filter(|source| source.is_absolute() && source.is_dir()),
+            cwd.strip_prefix(mount.destination()).unwrap_or(cwd),
+        ),
+    };
+    let Some(base) = base else { return Ok(()) };
+    match rootfs::make_dirs_in_root(base, below) {
+        // A read-only place either has the directory, or entering it fails and says so.
+        Ok(()) | Err(nix::errno::Errno::EROFS | nix::errno::Errno::ENOTDIR) => Ok(()),
+        Err(errno) => Err(JobError::from_errno(
+            errno,
+            format!(
+                "make the working directory {} of the container",
+                cwd.display()
+            ),
+        )),
+    }
+}
+
+fn build(
+    job: &mut Create,
+    spec: &Spec,
+    process: &Process,
+    workload: Workload,
+    report: &Report,
+) -> Result<Done, JobError> {
+    let terminal = process.terminal().unwrap_or(false);
+    let console = terminal
+        .then(|| console::Listener::bind(&job.dir))
+        .transpose()?;
+    let (started, started_writer) = io::pipe().doing(|| "make a pipe")?;
+    let (verdict, verdict_writer) = io::pipe().doing(|| "make a pipe")?;
+    let executor = ContainerExecutor::new(workload, &started_writer, &verdict_writer);
+
+    report.step("building the container");
+    if !terminal {
+        console::own_stdio(&job.stdio, bundle::host_user(spec, process))?;
+    }
+    let pid = run_libcontainer(job, console.as_ref(), executor)
+        .map_err(|error| explain(&job.id, error, verdict, verdict_writer))?;
+    let init = Pidfd::open(pid).doing(|| format!("open a pidfd for init, pid {pid}"))?;
+
+    // The cgroup v2 device program is attached here: libcontainer is built without it.
+
+    if job.loopback {
+        report.step("bringing lo up");
+        bring_loopback_up(pid)?;
+    }
+    let console = match console {
+        None => None,
+        Some(listener) => {
+            report.step("taking the terminal");
+            Some(listener.accept(process, bundle::host_user(spec, process))?)
+        }
+    };
+    Ok(Done {
+        process: Some(init),
+        started: Some(OwnedFd::from(started)),
+        console,
+    })
+}
+
+fn run_libcontainer(
+    job: &mut Create,
+    console: Option<&console::Listener>,
+    executor: ContainerExecutor,
+) -> Result<i32, LibcontainerError> {
+    let mut builder = ContainerBuilder::new(job.id.clone(), SyscallType::default())
+        .validate_id()?
+        .with_root_path(job.dir.join(STATE))?
+        .with_console_socket(console.map(console::Listener::path))
+        .with_executor(executor);
+    if console.is_none() {
+        builder.stdin = job.stdio.stdin.take();
+        builder.stdout = job.stdio.stdout.take();
+        builder.stderr = job.stdio.stderr.take();
+    }
+    let container = builder
+        .as_init(&job.dir)
+        .with_systemd(job.driver == Driver::Systemd)
+        .with_detach(true)
+        .build()?;
+    container
+        .pid()
+        .map(|pid| pid.as_raw())
+        .ok_or_else(|| LibcontainerError::Other("libcontainer made no init".to_owned()))
+}
+
+/// The executor's own words where it has refused; libcontainer's, with all their causes, otherwise.
+fn explain(
+    id: &str,
+    error: LibcontainerError,
+    verdict: PipeReader,
+    writer: io::PipeWriter,
+) -> JobError {
+    drop(writer);
+    if let Some(refused) = read_verdict(verdict) {
+        return refused;
+    }
+    let mut message = format!("cannot create container {id}: {error}");
+    let mut cause = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        let text = error.to_string();
+        // Transparent errors repeat what they wrap.
+        if !message.ends_with(&text) {
+            message = format!("{message}: {text}");
+        }
+        cause = error.source();
+    }
+    match error {
+        LibcontainerError::InvalidSpec(_) | LibcontainerError::InvalidID(_) => {
+            JobError::invalid(message)
+        }
+        _ => JobError::failed(message),
+    }
+}
+
+/// Brings `lo` up in the network namespace of `pid`. This process stays there: it ends soon.
+fn bring_loopback_up(pid: i32) -> Result<(), JobError> {
+    let path = format!("/proc/{pid}/ns/net");
+    let namespace = File::open(&path).doing(|| format!("open {path}"))?;
+    setns(namespace, CloneFlags::CLONE_NEWNET)
+        .doing(|| format!("enter the network namespace {path}"))?;
+    loopback::up().doing(|| "bring lo up")
+}
+
+/// Undoes what a failed create has done: processes, cgroups, mounts, files. It goes on past what
+/// it cannot undo: `delete` comes after it.
+fn undo(job: &Create) {
+    let me = process::my_pid();
+    let mut cgroups = Vec::new();
+    for child in process::children(me).unwrap_or_default() {
+        // Children of this process are libcontainer's intermediate and init, nothing else.
+        cgroups.extend(cgroup_dirs::other_than_ours(child).unwrap_or_default());
+        if let Ok(child) = Pidfd::open(child) {
+            // ESRCH: it has ended by itself.
+            let _ = child.signal(libc::SIGKILL);
+            let _ = child.wait();
+        }
+    }
+    for directory in cgroups {
+        // libcontainer may have been faster.
+        let _ = fs::remove_dir(directory);
+    }
+    if !job.mounts.is_empty()
+        && let Err(error) = rootfs::unmount_all(&job.rootfs)
+    {
+        log::warn!("cannot undo the mounts of container {}: {error}", job.id);
+    }
+    let _ = fs::remove_dir_all(job.dir.join(STATE));
+    let _ = fs::remove_file(job.dir.join(console::SOCKET));
+}
+
+/// Lets the init of a container execute; see [`crate::zygote::start`].
+pub(crate) fn start(dir: &Path, id: &str) -> io::Result<()> {
+    let state: PathBuf = dir.join(STATE).join(id);
+    // The path may be longer than the 108 bytes a socket's name has: go by a descriptor.
+    let state = rootfs::open_in_root(&state, Path::new("/"), OFlag::O_PATH)?;
+    let socket = format!("/proc/self/fd/{}/{NOTIFY_SOCKET}", state.as_raw_fd());
+    UnixStream::connect(socket)?.write_all(b"start")
+}

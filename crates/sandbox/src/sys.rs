@@ -1,0 +1,85 @@
+//! System calls without a safe wrapper elsewhere.
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
+
+use nix::sys::signal::{SigHandler, Signal, signal};
+
+/// Ends the process at once: no destructors, no atexit handlers, which belong to its parent.
+pub(crate) fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit(2) takes an integer and does not return.
+    unsafe { libc::_exit(status) }
+}
+
+/// Names the process, as ps(1) shows it; 15 bytes at most.
+pub(crate) fn set_name(name: &CStr) {
+    // SAFETY: `name` is a string that ends in a zero and outlives the call.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}
+
+/// Has the kernel send `death` when the parent ends.
+///
+/// # Errors
+/// The parent has ended already.
+pub(crate) fn die_with_parent(parent: u32, death: Signal) -> io::Result<()> {
+    // SAFETY: prctl(2) takes integers here.
+    if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, death as libc::c_ulong) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if std::os::unix::process::parent_id() != parent {
+        return Err(io::Error::other("the parent process has ended"));
+    }
+    Ok(())
+}
+
+/// Closes every descriptor above 2 but `fd`, which becomes number `number`, 3 at least.
+pub(crate) fn keep_only(fd: OwnedFd, number: RawFd) -> io::Result<OwnedFd> {
+    let fd = fd.into_raw_fd();
+    if fd != number {
+        // SAFETY: dup3(2) takes integers; whatever `number` was is closed below anyway.
+        if unsafe { libc::dup3(fd, number, libc::O_CLOEXEC) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    close_between(3, number - 1)?;
+    close_between(number + 1, RawFd::MAX)?;
+    // SAFETY: the only other owner, the argument, gave its descriptor up above.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Closes the descriptors from `first` to `last`.
+fn close_between(first: RawFd, last: RawFd) -> io::Result<()> {
+    if first > last {
+        return Ok(());
+    }
+    // SAFETY: close_range(2) takes integers; the caller gives up all objects that owned one.
+    let answer = unsafe { libc::close_range(first.cast_unsigned(), last.cast_unsigned(), 0) };
+    if answer == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Closes a descriptor that a forked child got with its parent's memory.
+pub(crate) fn close(fd: RawFd) {
+    // SAFETY: the object that owns `fd` is never dropped in this process, which ends by _exit(2).
+    unsafe { libc::close(fd) };
+}
+
+/// Ignores a signal.
+pub(crate) fn ignore(which: Signal) -> io::Result<()> {
+    // SAFETY: no handler is installed.
+    unsafe { signal(which, SigHandler::SigIgn) }?;
+    Ok(())
+}
+
+/// Forgets the environment of this process.
+pub(crate) fn clear_environment() -> io::Result<()> {
+    // SAFETY: the process has one thread, so no one reads the environment meanwhile.
+    if unsafe { libc::clearenv() } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::other("the environment cannot be cleared"))
+    }
+}

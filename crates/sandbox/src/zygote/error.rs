@@ -1,0 +1,109 @@
+//! What can go wrong, in words for whoever asked.
+use std::fmt;
+use std::io;
+
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+/// Why the zygote could not be made or reached.
+#[derive(Debug, thiserror::Error)]
+pub enum ZygoteError {
+    /// The threads of this process could not be counted.
+    #[error("cannot count the threads of this process in /proc/self/task")]
+    Threads(#[source] io::Error),
+    /// A fork would copy locks that another thread holds.
+    #[error("the zygote must be forked by a process with one thread, and this one has {threads}")]
+    Threaded {
+        /// How many there are.
+        threads: usize,
+    },
+    /// socketpair(2) failed.
+    #[error("cannot make the zygote's socket")]
+    Socket(#[source] io::Error),
+    /// fork(2) failed.
+    #[error("cannot fork the zygote")]
+    Fork(#[source] io::Error),
+    /// pidfd_open(2) failed; Linux 5.3 is needed.
+    #[error("cannot open a pidfd for the zygote")]
+    Pidfd(#[source] io::Error),
+    /// The zygote is gone.
+    #[error("cannot hand a job to the zygote")]
+    Send(#[source] io::Error),
+    /// The zygote is gone.
+    #[error("cannot take a result from the zygote")]
+    Receive(#[source] io::Error),
+}
+
+/// Why a job failed: the step, what it was about, and what the kernel answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct JobError {
+    /// What kind of failure it is, for the caller's error code.
+    pub kind: JobErrorKind,
+    /// What was being done, to what, what the kernel answered, and what to do next.
+    pub message: String,
+}
+
+/// The failures a caller answers differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobErrorKind {
+    /// Something named in the request is not there: rootfs, namespace, executable.
+    NotFound,
+    /// The request makes no sense: a broken spec, an executable that may not be executed.
+    Invalid,
+    /// The kernel refused.
+    Failed,
+}
+
+impl JobError {
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+        Self {
+            kind: JobErrorKind::NotFound,
+            message: message.into(),
+        }
+    }
+
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self {
+            kind: JobErrorKind::Invalid,
+            message: message.into(),
+        }
+    }
+
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self {
+            kind: JobErrorKind::Failed,
+            message: message.into(),
+        }
+    }
+
+    /// The kernel's refusal to do `what`.
+    pub(crate) fn from_errno(errno: Errno, what: impl fmt::Display) -> Self {
+        let message = format!("cannot {what}: {}", errno.desc());
+        match errno {
+            Errno::ENOENT | Errno::ENOTDIR | Errno::ESRCH => Self::not_found(message),
+            _ => Self::failed(message),
+        }
+    }
+}
+
+/// Says what was being done when the kernel refused.
+pub(crate) trait Doing<T> {
+    /// `what` completes "cannot …".
+    fn doing<D: fmt::Display>(self, what: impl FnOnce() -> D) -> Result<T, JobError>;
+}
+
+impl<T> Doing<T> for Result<T, Errno> {
+    fn doing<D: fmt::Display>(self, what: impl FnOnce() -> D) -> Result<T, JobError> {
+        self.map_err(|errno| JobError::from_errno(errno, what()))
+    }
+}
+
+impl<T> Doing<T> for io::Result<T> {
+    fn doing<D: fmt::Display>(self, what: impl FnOnce() -> D) -> Result<T, JobError> {
+        self.map_err(|error| match error.raw_os_error() {
+            Some(errno) => JobError::from_errno(Errno::from_raw(errno), what()),
+            None => JobError::failed(format!("cannot {}: {error}", what())),
+        })
+    }
+}

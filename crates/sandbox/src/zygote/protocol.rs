@@ -1,0 +1,198 @@
+//! What travels between the shim, the zygote and the builders.
+//!
+//! Every message is one packet of a `SOCK_SEQPACKET` socket. A job is eight bytes of id, one byte
+//! that says which descriptors came along, and as the first descriptor a memfd with the job as
+//! JSON: so a job may be of any size, and the zygote does not parse it. A result is eight bytes of
+//! id and what the builder reported: JSON, and the descriptors it names.
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Read, Seek, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::cmsg_space;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use serde::{Deserialize, Serialize};
+
+use super::{Done, Job, JobError, JobErrorKind, Stdio};
+use crate::process::Pidfd;
+
+/// The longest packet: a result is a line of JSON, and an error message is cut to fit.
+const LONGEST: usize = 64 * 1024;
+const LONGEST_ERROR: usize = 16 * 1024;
+/// The most descriptors one packet carries: the job and stdin, stdout, stderr.
+const MOST_FDS: usize = 4;
+const ID: usize = size_of::<u64>();
+
+/// A packet and the descriptors that came with it.
+pub(super) struct Packet {
+    pub(super) bytes: Vec<u8>,
+    pub(super) fds: Vec<OwnedFd>,
+}
+
+/// A job as it arrives in the zygote.
+pub(super) struct SentJob {
+    pub(super) id: u64,
+    job: OwnedFd,
+    stdio: Stdio,
+}
+
+/// What of a [`Done`] is not a descriptor.
+#[derive(Serialize, Deserialize)]
+struct Made {
+    pid: Option<i32>,
+    started: bool,
+    console: bool,
+}
+
+pub(super) fn send_packet(socket: RawFd, parts: &[&[u8]], fds: &[RawFd]) -> io::Result<()> {
+    let parts: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+    let rights = [ControlMessage::ScmRights(fds)];
+    let control: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
+    sendmsg::<()>(socket, &parts, control, MsgFlags::MSG_NOSIGNAL, None)?;
+    Ok(())
+}
+
+/// Takes the next packet.
+///
+/// # Errors
+/// `WouldBlock` when there is none, `UnexpectedEof` when the other end is closed.
+pub(super) fn receive_packet(socket: RawFd) -> io::Result<Packet> {
+    let mut bytes = vec![0; LONGEST];
+    let mut control = cmsg_space!([RawFd; MOST_FDS]);
+    let mut parts = [IoSliceMut::new(&mut bytes)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    let message = recvmsg::<()>(socket, &mut parts, Some(&mut control), flags)?;
+    let length = message.bytes;
+    let truncated = message
+        .flags
+        .intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
+    let fds = message
+        .cmsgs()?
+        .filter_map(|control| match control {
+            ControlMessageOwned::ScmRights(fds) => Some(fds),
+            _ => None,
+        })
+        .flatten()
+        // SAFETY: the kernel has just installed these descriptors for us; no one else owns them.
+        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
+        .collect();
+    if length == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    if truncated {
+        return Err(io::Error::other(
+            "a packet was longer than the protocol allows",
+        ));
+    }
+    bytes.truncate(length);
+    Ok(Packet { bytes, fds })
+}
+
+pub(super) fn send_job(socket: RawFd, id: u64, job: &Job, stdio: &Stdio) -> io::Result<()> {
+    let mut file = File::from(memfd_create(c"husk-job", MFdFlags::MFD_CLOEXEC)?);
+    serde_json::to_writer(io::BufWriter::new(&file), job)?;
+    file.flush()?;
+    let mut fds = vec![file.as_raw_fd()];
+    let mut present = 0u8;
+    for (bit, fd) in [&stdio.stdin, &stdio.stdout, &stdio.stderr]
+        .into_iter()
+        .enumerate()
+    {
+        if let Some(fd) = fd {
+            present |= 1 << bit;
+            fds.push(fd.as_raw_fd());
+        }
+    }
+    send_packet(socket, &[&id.to_le_bytes(), &[present]], &fds)
+}
+
+impl SentJob {
+    pub(super) fn from_packet(packet: Packet) -> io::Result<Self> {
+        let malformed = || io::Error::other("a job's packet is malformed");
+        let (id, present) = split_id(&packet.bytes).ok_or_else(malformed)?;
+        let present = *present.first().ok_or_else(malformed)?;
+        let mut fds = packet.fds.into_iter();
+        let job = fds.next().ok_or_else(malformed)?;
+        let mut next = |bit: u8| {
+            if present & (1 << bit) == 0 {
+                None
+            } else {
+                fds.next()
+            }
+        };
+        let stdio = Stdio {
+            stdin: next(0),
+            stdout: next(1),
+            stderr: next(2),
+        };
+        Ok(Self { id, job, stdio })
+    }
+
+    /// Reads the job itself; only the builder does.
+    pub(super) fn read(self) -> io::Result<Job> {
+        let mut file = File::from(self.job);
+        file.rewind()?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        let mut job: Job = serde_json::from_slice(&text)?;
+        if let Some(stdio) = job.stdio() {
+            *stdio = self.stdio;
+        }
+        Ok(job)
+    }
+}
+
+/// A result as a builder reports it: JSON and descriptors.
+pub(super) fn encode_result(result: &Result<Done, JobError>) -> (Vec<u8>, Vec<RawFd>) {
+    let made = match result {
+        Ok(done) => Ok(Made {
+            pid: done.process.as_ref().map(|process| process.pid),
+            started: done.started.is_some(),
+            console: done.console.is_some(),
+        }),
+        Err(error) => {
+            let mut error = error.clone();
+            error
+                .message
+                .truncate(error.message.floor_char_boundary(LONGEST_ERROR));
+            Err(error)
+        }
+    };
+    let fds = result.as_ref().map_or_else(
+        |_| Vec::new(),
+        |done| {
+            let process = done.process.as_ref().map(|process| process.fd.as_raw_fd());
+            let started = done.started.as_ref().map(AsRawFd::as_raw_fd);
+            let console = done.console.as_ref().map(AsRawFd::as_raw_fd);
+            [process, started, console].into_iter().flatten().collect()
+        },
+    );
+    // A struct of an integer and two booleans, or of two strings: it always serializes.
+    (serde_json::to_vec(&made).unwrap_or_default(), fds)
+}
+
+pub(super) fn receive_result(socket: RawFd) -> io::Result<(u64, Result<Done, JobError>)> {
+    let packet = receive_packet(socket)?;
+    let (id, json) = split_id(&packet.bytes)
+        .ok_or_else(|| io::Error::other("a result's packet is malformed"))?;
+    let mut fds = packet.fds.into_iter();
+    let result = serde_json::from_slice::<Result<Made, JobError>>(json)
+        .map_err(|error| JobError {
+            kind: JobErrorKind::Failed,
+            message: format!("a builder's report cannot be read: {error}"),
+        })
+        .flatten()
+        .map(|made| Done {
+            process: made
+                .pid
+                .and_then(|pid| fds.next().map(|fd| Pidfd { pid, fd })),
+            started: made.started.then(|| fds.next()).flatten(),
+            console: made.console.then(|| fds.next()).flatten(),
+        });
+    Ok((id, result))
+}
+
+fn split_id(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let (id, rest) = bytes.split_at_checked(ID)?;
+    Some((u64::from_le_bytes(id.try_into().ok()?), rest))
+}
