@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 mod blobs;
 mod credentials;
+mod decompress;
 mod error;
 mod layout;
 mod manifest;

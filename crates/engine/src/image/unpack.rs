@@ -10,7 +10,6 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use flate2::read::MultiGzDecoder;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{
@@ -22,6 +21,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat
 use sha2::{Digest as _, Sha256};
 use tar::{Entry, EntryType};
 
+use super::decompress::decompressed;
 use super::error::Doing as _;
 use super::{ImageError, Layer, blobs};
 
@@ -48,7 +48,7 @@ pub(super) fn unpack_blob(layer: &Layer, root: &Path, marks: Marks) -> Result<()
     let doing = || format!("layer {}: reading {}", layer.diff_id, layer.blob.display());
     let file = BufReader::new(File::open(&layer.blob).doing(doing)?);
     let mut tar = Hashing {
-        inner: decompressed(file, layer)?,
+        inner: decompressed(file).doing(doing)?,
         hash: Sha256::new(),
     };
     let mut unpacker = Unpacker::new(root, marks, &layer.diff_id)?;
@@ -68,23 +68,6 @@ pub(super) fn unpack_blob(layer: &Layer, root: &Path, marks: Marks) -> Result<()
         part: format!("layer {}", layer.diff_id),
         reason: format!("unpacked it has the digest {got}; the image was built wrong"),
     })
-}
-
-/// The tar of a layer, whatever its media type says.
-fn decompressed(mut file: BufReader<File>, layer: &Layer) -> Result<Box<dyn Read>, ImageError> {
-    let doing = || format!("layer {}: reading {}", layer.diff_id, layer.blob.display());
-    let magic = io::BufRead::fill_buf(&mut file).doing(doing)?;
-    if magic.starts_with(&[0x1f, 0x8b]) {
-        return Ok(Box::new(MultiGzDecoder::new(file)));
-    }
-    if magic.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        return Err(ImageError::Broken {
-            image: layer.blob.display().to_string(),
-            part: format!("layer {}", layer.diff_id),
-            reason: "zstd compression is not supported; push it with gzip".into(),
-        });
-    }
-    Ok(Box::new(file))
 }
 
 struct Hashing<R> {
