@@ -21,7 +21,10 @@ fn store() -> (TempDir, Store) {
 fn demo(mood: Mood) -> Server {
     let mut blobs = Blobs::default();
     let top = Tar::new().file("hello", b"hi").done();
-    let base = Tar::new().dir("etc/").file("etc/motd", &[b'm'; 3000]).done();
+    let base = Tar::new()
+        .dir("etc/")
+        .file("etc/motd", &[b'm'; 3000])
+        .done();
     let image = blobs.image(&[base, top]);
     let other = blobs.image(&[Tar::new().file("other", b"").done()]);
     let index = blobs.index(&[("s390x", &other), ("amd64", &image), ("arm64", &image)]);
