@@ -154,7 +154,7 @@ impl Containerd {
     /// A client of Kubernetes' kind.
     #[must_use]
     pub fn cri(&self) -> Cri<'_> {
-        Cri::connect(self)
+        Cri::new(self)
     }
 
     pub(crate) fn ctr_command(&self, namespace: &str) -> Command {

@@ -92,3 +92,27 @@ pub fn namespaces(pid: Pid) -> BTreeMap<String, String> {
         })
         .collect()
 }
+
+/// The shims that serve any of these ids: the topmost process of each, not what it forked.
+#[must_use]
+pub fn shims(ids: &[String]) -> Vec<Pid> {
+    let all = shim_processes(ids);
+    let is_top = |pid: &Pid| parent(*pid).is_none_or(|parent| !all.contains(&parent));
+    all.iter().copied().filter(is_top).collect()
+}
+
+/// The shims that serve any of these ids, with the processes they forked for themselves.
+#[must_use]
+pub fn shim_processes(ids: &[String]) -> Vec<Pid> {
+    let is_shim = |pid: &Pid| {
+        let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+        let name = exe.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("containerd-shim")
+    };
+    let serves = |pid: &Pid| {
+        let cmdline = cmdline(*pid);
+        ids.iter().any(|id| cmdline.contains(id.as_str()))
+    };
+    let all = all().into_iter();
+    all.filter(|pid| is_shim(pid) && serves(pid)).collect()
+}
