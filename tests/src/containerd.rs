@@ -119,6 +119,18 @@ impl Containerd {
         );
     }
 
+    /// Its process, if this process started it.
+    ///
+    /// # Panics
+    /// If another thread did while it held the lock.
+    #[must_use]
+    pub fn pid(&self) -> Option<Pid> {
+        let child = self.child.lock().unwrap();
+        child
+            .as_ref()
+            .map(|child| Pid::from_raw(child.id().cast_signed()))
+    }
+
     /// The shims first, then the lab's programs, then the machine's.
     fn path(&self) -> OsString {
         let own = [self.lab.shim_dir.clone(), self.lab.programs.join("bin")];
