@@ -21,10 +21,11 @@ mod systemd;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use oci_spec::runtime::LinuxResources;
 
-pub use driver::Driver;
+pub use driver::{Driver, below};
 pub use error::{Error, Result};
 pub use make::New;
 pub use oom::OomWatch;
@@ -157,6 +158,15 @@ impl Cgroup {
         resources: Option<&LinuxResources>,
     ) -> Result<New> {
         make::make(driver, cgroups_path, id, resources)
+    }
+
+    /// Makes it where it is missing, without limits, such as the cgroup of a pod that no kubelet
+    /// has made. Slices of systemd are left to systemd: it makes them with their first scope.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn ensure(&self) -> Result<()> {
+        make::make_directories(self)
     }
 
     /// Moves a process into it, in every hierarchy.
@@ -313,11 +323,12 @@ impl Cgroup {
             }
             _ => Ok(()),
         };
+        let deadline = Instant::now() + remove::PATIENCE;
         // All are tried: one that stays must not make the others stay.
         let results: Vec<_> = self
             .hierarchies
             .iter()
-            .map(|it| remove::remove(not_root(it)?))
+            .map(|it| remove::remove(not_root(it)?, deadline))
             .collect();
         results.into_iter().chain([stopped]).collect()
     }

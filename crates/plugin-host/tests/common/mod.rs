@@ -9,6 +9,7 @@ use std::time::Duration;
 use husk_plugin_host::artifact::{self, Cache};
 use husk_plugin_host::subject::{Container, Pod};
 use husk_plugin_host::{Host, Plugin, PluginError, Settings};
+use husk_scope::config::{self, Mode, OnError};
 use husk_scope::{Scope, Scopes};
 use oci_spec::runtime::Spec;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
@@ -81,9 +82,17 @@ pub fn denies(reason: &str) -> Vec<u8> {
 /// Settings with this name and the default limits.
 pub fn settings(name: &str) -> Settings {
     Settings {
-        name: name.to_owned(),
-        deadline: Duration::from_millis(50),
-        ..Settings::default()
+        config: config::Plugin {
+            name: name.to_owned(),
+            path: "/plugin.wasm".into(),
+            sha256: None,
+            mode: Mode::Enforce,
+            on_error: OnError::Deny,
+            deadline: Duration::from_millis(50),
+            memory: 64 << 20,
+            settings: "{}".to_owned(),
+        },
+        seccomp_profiles: Arc::default(),
     }
 }
 

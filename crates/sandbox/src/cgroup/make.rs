@@ -78,6 +78,15 @@ pub(super) fn make(
     id: &str,
     resources: Option<&LinuxResources>,
 ) -> Result<New> {
+    let place = Place::of(driver, cgroups_path, id)?;
+    if let Place::Unit(Unit { name, .. }) = &place
+        && name.ends_with(".slice")
+    {
+        return Err(Error::Invalid(format!(
+            "the cgroupsPath of {id} names the slice {name}: processes are in scopes, so it must \
+             read slice:prefix:name with another name"
+        )));
+    }
     let cgroup = Cgroup::named(driver, cgroups_path, id)?;
     if cgroup.exists() && !cgroup.pids()?.is_empty() {
         return Err(Error::Busy(format!(
@@ -91,7 +100,7 @@ pub(super) fn make(
         anchor: None,
         adopted: false,
     };
-    match Place::of(driver, cgroups_path, id)? {
+    match place {
         Place::Path(_) => make_directories(&new.cgroup)?,
         Place::Unit(unit) => new.anchor = Some(start(&unit, id, &new, resources)?),
     }
@@ -105,7 +114,8 @@ pub(super) fn make(
     Ok(new)
 }
 
-fn make_directories(cgroup: &Cgroup) -> Result<()> {
+/// Makes the directories of a cgroup, and what is missing above it.
+pub(super) fn make_directories(cgroup: &Cgroup) -> Result<()> {
     for hierarchy in &cgroup.hierarchies {
         if hierarchy.controllers.is_empty() {
             make_v2(hierarchy)?;
