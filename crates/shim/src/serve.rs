@@ -1,4 +1,5 @@
 //! The serve loop: ttrpc on the socket that `start` has bound, until Shutdown.
+use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll, ready};
@@ -12,7 +13,7 @@ use nix::unistd::geteuid;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
 use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
 
@@ -34,6 +35,9 @@ const FLUSH: Duration = Duration::from_secs(5);
 
 /// How long running requests, among them the Shutdown itself, have to be answered at the end.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// How long to wait before accepting again after a failure.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves the pod until its shutdown is requested and its last events are sent.
 ///
@@ -91,28 +95,49 @@ async fn serve(daemon: Daemon, zygote: Zygote) -> Result<()> {
 }
 
 /// The connections of an accepting socket, those of other users left out (contract 6).
-struct Peers(UnixListener);
+struct Peers {
+    listener: UnixListener,
+    /// Runs after a failure, such as too many open files, which would only repeat itself.
+    pause: Option<Pin<Box<Sleep>>>,
+}
 
 fn listener(listener: std::os::unix::net::UnixListener) -> io::Result<Listener> {
     listener.set_nonblocking(true)?;
-    Ok(Listener::new(Peers(UnixListener::from_std(listener)?)))
+    Ok(Listener::new(Peers {
+        listener: UnixListener::from_std(listener)?,
+        pause: None,
+    }))
 }
 
 impl Stream for Peers {
     type Item = io::Result<UnixStream>;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            let (stream, _) = ready!(self.0.poll_accept(cx))?;
-            match stream.peer_cred() {
-                Ok(peer) if peer.uid() == geteuid().as_raw() => {
-                    return Poll::Ready(Some(Ok(stream)));
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+            }
+            match ready!(self.listener.poll_accept(cx)) {
+                Ok((stream, _)) if is_own(&stream) => return Poll::Ready(Some(Ok(stream))),
+                Ok(_) => {}
+                Err(error) => {
+                    warn!("no connection can be accepted: {error}");
+                    self.pause = Some(Box::pin(sleep(ACCEPT_PAUSE)));
                 }
-                Ok(peer) => warn!("a connection of user {} is refused", peer.uid()),
-                Err(error) => warn!("a connection without credentials is refused: {error}"),
             }
         }
     }
+}
+
+/// Whether this user's process is at the other end.
+fn is_own(stream: &UnixStream) -> bool {
+    match stream.peer_cred() {
+        Ok(peer) if peer.uid() == geteuid().as_raw() => return true,
+        Ok(peer) => warn!("a connection of user {} is refused", peer.uid()),
+        Err(error) => warn!("a connection without credentials is refused: {error}"),
+    }
+    false
 }
 
 /// The signals that mean something to the daemon. SIGCHLD is the pod's.
