@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use husk_plugin_host::Host;
 
-use super::Subject;
 use super::case::Case;
-use crate::messages;
+use super::{Subject, line};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -44,7 +43,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         let index = took.len().saturating_sub(1).saturating_mul(hundredths) / 100;
         took.get(index).copied().unwrap_or_default().as_micros()
     };
-    messages::print(format_args!(
+    line(format_args!(
         "{}: {} calls in fresh instances: first {} µs, p50 {} µs, p99 {} µs; {fuel} fuel each; compiled in {} ms",
         args.file.display(),
         took.len(),

@@ -83,7 +83,9 @@ impl<'de> Deserialize<'de> for ScopeWord {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let word = String::deserialize(deserializer)?;
         let scope = word.parse();
-        scope.map(Self).map_err(|_| serde::de::Error::custom(format!("`{word}` is not a scope")))
+        scope
+            .map(Self)
+            .map_err(|_| serde::de::Error::custom(format!("`{word}` is not a scope")))
     }
 }
 
@@ -99,7 +101,8 @@ pub(super) struct Prepared {
 impl Case {
     /// Reads a case file.
     pub(super) fn read(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        let text =
+            fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
         toml::from_str(&text).with_context(|| path.display().to_string())
     }
 
@@ -121,8 +124,14 @@ impl Case {
         Ok(Prepared {
             pod: Arc::new(pod),
             container: self.container()?,
-            process: self.process.as_ref().map_or_else(|| Ok(Process::default()), process)?,
-            exit: Exit { code: self.exit_code, oom_killed: false },
+            process: self
+                .process
+                .as_ref()
+                .map_or_else(|| Ok(Process::default()), process)?,
+            exit: Exit {
+                code: self.exit_code,
+                oom_killed: false,
+            },
             question: self.question.clone(),
         })
     }
@@ -131,7 +140,8 @@ impl Case {
         let facts = &self.container;
         let mut spec = serde_json::to_value(ordinary_spec()?)?;
         merge(&mut spec, &facts.spec);
-        let spec: Spec = serde_json::from_value(spec).context("container.spec is not an OCI spec")?;
+        let spec: Spec =
+            serde_json::from_value(spec).context("container.spec is not an OCI spec")?;
         let mut requested = ordinary_scopes();
         request(&mut requested, &facts.requested);
         let name = facts.name.clone().unwrap_or_else(|| "app".to_owned());
@@ -174,7 +184,9 @@ impl Expect {
             (Self::Scopes(wanted), Ok(Answer::Scopes(scopes))) => {
                 wanted.len() == scopes.len()
                     && scopes.iter().all(|(kind, scope)| {
-                        wanted.get(kind).is_some_and(|ScopeWord(wanted)| wanted == scope)
+                        wanted
+                            .get(kind)
+                            .is_some_and(|ScopeWord(wanted)| wanted == scope)
                     })
             }
             (Self::Denied(words), Err(Failure::Denied(reason))) => reason.contains(words),
@@ -189,7 +201,9 @@ impl Expect {
     fn words(&self) -> String {
         match self {
             Self::Scopes(scopes) => {
-                let scopes = scopes.iter().map(|(kind, ScopeWord(scope))| format!("{kind}={scope}"));
+                let scopes = scopes
+                    .iter()
+                    .map(|(kind, ScopeWord(scope))| format!("{kind}={scope}"));
                 scopes.collect::<Vec<_>>().join(" ")
             }
             Self::Denied(words) => format!("a refusal with `{words}`"),
@@ -277,7 +291,9 @@ fn merge(base: &mut Value, over: &Value) {
             if !base.is_object() {
                 *base = Value::Object(serde_json::Map::new());
             }
-            let Some(object) = base.as_object_mut() else { return };
+            let Some(object) = base.as_object_mut() else {
+                return;
+            };
             for (key, change) in changes {
                 merge(object.entry(key).or_insert(Value::Null), change);
             }

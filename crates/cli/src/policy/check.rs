@@ -8,8 +8,7 @@ use husk_plugin_host::plugin::Failure;
 use husk_plugin_host::subject::Question;
 use husk_plugin_host::{Host, Plugin};
 
-use super::{Subject, case, describe::Description};
-use crate::messages;
+use super::{Subject, case, describe::Description, line};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -28,9 +27,12 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let mut problems = foreign_imports(&description);
     problems.extend(settings_refused(&plugin));
     let (policy, hooks) = plugin.exports();
-    let worlds: Vec<&str> =
-        [(policy, "a policy"), (hooks, "hooks")].iter().filter(|(is, _)| *is).map(|(_, name)| *name).collect();
-    messages::print(format_args!(
+    let worlds: Vec<&str> = [(policy, "a policy"), (hooks, "hooks")]
+        .iter()
+        .filter(|(is, _)| *is)
+        .map(|(_, name)| *name)
+        .collect();
+    line(format_args!(
         "{}: {}, {} bytes, sha256 {}",
         args.file.display(),
         worlds.join(" and "),
@@ -38,9 +40,13 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         plugin.digest(),
     ))?;
     for problem in &problems {
-        messages::print(format_args!("  {problem}"))?;
+        line(format_args!("  {problem}"))?;
     }
-    Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if problems.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// Imports that are answered by nothing.

@@ -6,8 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use husk_plugin_host::artifact::{self, Cache};
 
-use super::Subject;
-use crate::messages;
+use super::{Subject, line};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -27,7 +26,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         let started = Instant::now();
         let code = artifact::compile(file, &subject.bytes)?;
         let path = cache.store(&subject.digest, &code)?;
-        messages::print(format_args!(
+        line(format_args!(
             "{}: {} kB of component, {} kB of machine code in {} ms: {}",
             file.display(),
             subject.bytes.len() / 1000,

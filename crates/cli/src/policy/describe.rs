@@ -7,8 +7,7 @@ use serde::Serialize;
 use wit_component::DecodedWasm;
 use wit_parser::{Resolve, WorldItem, WorldKey};
 
-use super::Subject;
-use crate::messages;
+use super::{Subject, line};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -33,12 +32,19 @@ pub(super) struct Description {
 
 impl Description {
     pub(super) fn of(subject: &Subject) -> Result<Self> {
-        let decoded = wit_component::decode(&subject.bytes)
-            .with_context(|| format!("{} is not a WebAssembly component", subject.path.display()))?;
+        let decoded = wit_component::decode(&subject.bytes).with_context(|| {
+            format!("{} is not a WebAssembly component", subject.path.display())
+        })?;
         let DecodedWasm::Component(resolve, world) = decoded else {
-            bail!("{} is a WIT package, not a component", subject.path.display());
+            bail!(
+                "{} is a WIT package, not a component",
+                subject.path.display()
+            );
         };
-        let world = resolve.worlds.get(world).context("the component has no world")?;
+        let world = resolve
+            .worlds
+            .get(world)
+            .context("the component has no world")?;
         Ok(Self {
             file: subject.path.clone(),
             sha256: subject.digest.clone(),
@@ -59,14 +65,24 @@ fn names<'a>(
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let description = Description::of(&Subject::read(&args.file)?)?;
     if args.json {
-        messages::print(format_args!("{}", serde_json::to_string_pretty(&description)?))?;
+        line(format_args!(
+            "{}",
+            serde_json::to_string_pretty(&description)?
+        ))?;
         return Ok(ExitCode::SUCCESS);
     }
-    messages::print(format_args!("{}  {} bytes", args.file.display(), description.bytes))?;
-    messages::print(format_args!("sha256  {}", description.sha256))?;
-    for (title, names) in [("exports", &description.exports), ("imports", &description.imports)] {
+    line(format_args!(
+        "{}  {} bytes",
+        args.file.display(),
+        description.bytes
+    ))?;
+    line(format_args!("sha256  {}", description.sha256))?;
+    for (title, names) in [
+        ("exports", &description.exports),
+        ("imports", &description.imports),
+    ] {
         for name in names {
-            messages::print(format_args!("{title} {name}"))?;
+            line(format_args!("{title} {name}"))?;
         }
     }
     Ok(ExitCode::SUCCESS)

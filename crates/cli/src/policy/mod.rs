@@ -6,6 +6,8 @@ mod compile;
 mod describe;
 mod test;
 
+use std::fmt::Display;
+use std::io::{Write as _, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -48,6 +50,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
 }
 
+/// Prints a line of the result.
+fn line(text: impl Display) -> Result<()> {
+    Ok(writeln!(stdout().lock(), "{text}")?)
+}
+
 /// A component and what it is called.
 struct Subject {
     name: String,
@@ -59,14 +66,28 @@ struct Subject {
 impl Subject {
     fn read(path: &Path) -> Result<Self> {
         let (bytes, digest) = artifact::read(path, None)?;
-        let name = path.file_stem().map_or_else(|| "plugin".into(), |stem| stem.to_string_lossy());
-        Ok(Self { name: name.into_owned(), path: path.to_owned(), bytes, digest })
+        let name = path
+            .file_stem()
+            .map_or_else(|| "plugin".into(), |stem| stem.to_string_lossy());
+        Ok(Self {
+            name: name.into_owned(),
+            path: path.to_owned(),
+            bytes,
+            digest,
+        })
     }
 
     /// The plugin with default limits and these settings (JSON).
     fn plugin(&self, host: &Host, settings: &str) -> Result<Plugin> {
-        let component = host.compile(&self.bytes).with_context(|| self.path.display().to_string())?;
-        Ok(Plugin::new(host, &component, &self.digest, self.settings(settings))?)
+        let component = host
+            .compile(&self.bytes)
+            .with_context(|| self.path.display().to_string())?;
+        Ok(Plugin::new(
+            host,
+            &component,
+            &self.digest,
+            self.settings(settings),
+        )?)
     }
 
     fn settings(&self, settings: &str) -> Settings {

@@ -6,9 +6,8 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 use husk_plugin_host::Host;
 
-use super::Subject;
 use super::case::Case;
-use crate::messages;
+use super::{Subject, line};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -29,34 +28,48 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         let settings = subject.settings(&case.settings()?);
         let plugin = husk_plugin_host::Plugin::new(&host, &component, &subject.digest, settings)?;
         let prepared = case.prepare().with_context(|| path.display().to_string())?;
-        let question = prepared.question().with_context(|| path.display().to_string())?;
+        let question = prepared
+            .question()
+            .with_context(|| path.display().to_string())?;
         let reply = plugin.ask(&prepared.pod, &question);
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().replace('-', " ");
+        let name = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .replace('-', " ");
         match case.expect.mismatch(&reply.answer) {
             None => {
                 passed = passed.saturating_add(1);
-                messages::print(format_args!("ok      {name} ({} fuel)", reply.fuel))?;
+                line(format_args!("ok      {name} ({} fuel)", reply.fuel))?;
             }
             Some(mismatch) => {
                 failed = failed.saturating_add(1);
-                messages::print(format_args!("FAILED  {name}: {mismatch}"))?;
+                line(format_args!("FAILED  {name}: {mismatch}"))?;
             }
         }
-        for (_, line) in reply.log {
-            messages::print(format_args!("        log: {line}"))?;
+        for (_, said) in reply.log {
+            line(format_args!("        log: {said}"))?;
         }
     }
-    messages::print(format_args!("{passed} passed, {failed} failed"))?;
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    line(format_args!("{passed} passed, {failed} failed"))?;
+    Ok(if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// The cases, in the order of their names.
 fn case_files(dir: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(dir).with_context(|| format!("reading the cases in {}", dir.display()))?;
+    let entries =
+        fs::read_dir(dir).with_context(|| format!("reading the cases in {}", dir.display()))?;
     let mut files = Vec::new();
     for entry in entries {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
             files.push(path);
         }
     }
