@@ -22,7 +22,10 @@ impl Lab {
     /// A bundle with a busybox root that runs `command`.
     fn new(name: &str, command: &[&str]) -> Self {
         let directory = tempfile::tempdir_in("/run").unwrap();
-        let lab = Self { id: format!("{name}-{}", std::process::id()), directory };
+        let lab = Self {
+            id: format!("{name}-{}", std::process::id()),
+            directory,
+        };
         let bin = lab.bundle().join("rootfs/bin");
         fs::create_dir_all(&bin).unwrap();
         for name in ["proc", "dev", "sys"] {
@@ -55,7 +58,11 @@ impl Lab {
 
     fn stdio(&self) -> Stdio {
         let file = format!("file://{}", self.output().display());
-        Stdio { stdout: file.clone(), stderr: file, ..Stdio::default() }
+        Stdio {
+            stdout: file.clone(),
+            stderr: file,
+            ..Stdio::default()
+        }
     }
 
     fn start(&self, events: &Events) -> Start {
@@ -101,7 +108,10 @@ async fn a_container_runs_and_its_end_is_reported() {
     let (events, mut happened) = Events::serve(lab.directory.path()).await.unwrap();
     let shim = lab.start(&events).run().await.unwrap();
     let task = shim.task();
-    let pid = task.create(&lab.id, &lab.bundle(), Vec::new(), &lab.stdio()).await.unwrap();
+    let pid = task
+        .create(&lab.id, &lab.bundle(), Vec::new(), &lab.stdio())
+        .await
+        .unwrap();
     assert_eq!(task.connect(&lab.id).await.unwrap().task_pid, pid);
     assert_eq!(task.start(&lab.id, "").await.unwrap(), pid);
     assert_eq!(task.wait(&lab.id, "").await.unwrap().code, 7);
@@ -111,7 +121,15 @@ async fn a_container_runs_and_its_end_is_reported() {
     while let Ok(event) = happened.try_recv() {
         topics.push(event.topic);
     }
-    assert_eq!(topics, ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]);
+    assert_eq!(
+        topics,
+        [
+            "/tasks/create",
+            "/tasks/start",
+            "/tasks/exit",
+            "/tasks/delete"
+        ]
+    );
 }
 
 #[tokio::test]
@@ -120,9 +138,17 @@ async fn kill_and_stats_and_state() {
     let (events, _happened) = Events::serve(lab.directory.path()).await.unwrap();
     let shim = lab.start(&events).run().await.unwrap();
     let task = shim.task();
-    task.create(&lab.id, &lab.bundle(), Vec::new(), &lab.stdio()).await.unwrap();
+    task.create(&lab.id, &lab.bundle(), Vec::new(), &lab.stdio())
+        .await
+        .unwrap();
     task.start(&lab.id, "").await.unwrap();
-    assert!(task.stats(&lab.id).await.unwrap().type_url.starts_with("io.containerd.cgroups.v"));
+    assert!(
+        task.stats(&lab.id)
+            .await
+            .unwrap()
+            .type_url
+            .starts_with("io.containerd.cgroups.v")
+    );
     assert_eq!(task.state(&lab.id, "").await.unwrap().exit_status, 0);
     let waiting = tokio::spawn({
         let (task, id) = (task.clone(), lab.id.clone());
@@ -149,7 +175,8 @@ async fn a_failed_start_says_why() {
     let (events, _happened) = Events::serve(lab.directory.path()).await.unwrap();
     let mut start = lab.start(&events);
     // busybox is no shim: `start` is no applet of it.
-    start.binary = Binary::find(Some(Path::new(&tools().join("busybox")).to_str().unwrap())).unwrap();
+    start.binary =
+        Binary::find(Some(Path::new(&tools().join("busybox")).to_str().unwrap())).unwrap();
     let error = start.run().await.err().unwrap();
     assert!(matches!(error, Error::Command { .. }), "{error:?}");
     assert!(error.to_string().contains("applet not found"), "{error}");

@@ -133,7 +133,11 @@ fn walk(
 }
 
 fn joined(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}.{name}")
+    }
 }
 
 /// Whether a list holds the pattern or something below it.
@@ -172,7 +176,10 @@ mod tests {
     fn problems(text: &str) -> Vec<String> {
         let document = serde_saphyr::from_str(text).unwrap();
         let pod = serde_saphyr::from_str(text).unwrap();
-        unsupported(&document, &pod).iter().map(ToString::to_string).collect()
+        unsupported(&document, &pod)
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]
@@ -191,7 +198,10 @@ mod tests {
     #[test]
     fn a_misspelt_field_is_told_from_an_unsupported_one() {
         let text = "spec:\n  containers:\n  - name: a\n    comand: [sh]\n";
-        assert_eq!(problems(text), ["spec.containers[0].comand: no such field in a Pod (v1)"]);
+        assert_eq!(
+            problems(text),
+            ["spec.containers[0].comand: no such field in a Pod (v1)"]
+        );
     }
 
     #[test]

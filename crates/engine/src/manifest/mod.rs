@@ -9,8 +9,8 @@ mod quantity;
 mod translate;
 
 pub use pod::{
-    Capabilities, Container, Dns, EmptyDir, HostAlias, HostPathType, Pod, Propagation,
-    ProcMount, PullPolicy, Resources, RestartPolicy, SeccompProfile, Security, Volume, VolumeMount,
+    Capabilities, Container, Dns, EmptyDir, HostAlias, HostPathType, Pod, ProcMount, Propagation,
+    PullPolicy, Resources, RestartPolicy, SeccompProfile, Security, Volume, VolumeMount,
 };
 
 use k8s_openapi::api::core::v1;
@@ -61,14 +61,20 @@ pub struct Problem {
 
 impl Problem {
     pub(crate) fn new(path: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { path: path.into(), reason: reason.into() }
+        Self {
+            path: path.into(),
+            reason: reason.into(),
+        }
     }
 }
 
 fn list(problems: &[Problem]) -> String {
     match problems {
         [only] => only.to_string(),
-        many => many.iter().map(|problem| format!("\n  {problem}")).collect(),
+        many => many
+            .iter()
+            .map(|problem| format!("\n  {problem}"))
+            .collect(),
     }
 }
 
@@ -80,7 +86,10 @@ pub fn parse(file: &str, text: &str, uid: &str) -> Result<Pod, Error> {
     let syntax = |error: serde_saphyr::Error| syntax_error(file, &error);
     let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(syntax)?;
     let document = one_pod(file, documents)?;
-    let refused = |problems| Error::Fields { file: file.to_owned(), problems };
+    let refused = |problems| Error::Fields {
+        file: file.to_owned(),
+        problems,
+    };
     // Typed from the text, not from the document, so that a wrong type is reported with its line.
     let mut pods: Vec<v1::Pod> = serde_saphyr::from_multiple(text).map_err(syntax)?;
     let Some(pod) = pods.pop() else {
@@ -94,7 +103,12 @@ pub fn parse(file: &str, text: &str, uid: &str) -> Result<Pod, Error> {
 }
 
 fn one_pod(file: &str, mut documents: Vec<Value>) -> Result<Value, Error> {
-    let not_one = |problem| Err(Error::NotOnePod { file: file.to_owned(), problem });
+    let not_one = |problem| {
+        Err(Error::NotOnePod {
+            file: file.to_owned(),
+            problem,
+        })
+    };
     documents.retain(|document| !document.is_null());
     let (Some(document), true) = (documents.pop(), documents.is_empty()) else {
         let count = documents.len();
@@ -104,8 +118,14 @@ fn one_pod(file: &str, mut documents: Vec<Value>) -> Result<Value, Error> {
             format!("it holds {} documents", count + 1)
         });
     };
-    let kind = document.get("kind").and_then(Value::as_str).unwrap_or("nothing");
-    let version = document.get("apiVersion").and_then(Value::as_str).unwrap_or("no version");
+    let kind = document
+        .get("kind")
+        .and_then(Value::as_str)
+        .unwrap_or("nothing");
+    let version = document
+        .get("apiVersion")
+        .and_then(Value::as_str)
+        .unwrap_or("no version");
     if (kind, version) != ("Pod", "v1") {
         return not_one(format!("it holds a {kind} ({version})"));
     }
@@ -146,6 +166,8 @@ mod tests {
         assert!(parse("pod.yaml", &format!("---\n{pod}"), "uid").is_ok());
         assert!(error(&format!("{pod}---\n{pod}")).contains("2 documents"));
         assert!(error("").contains("empty"));
-        assert!(error("apiVersion: apps/v1\nkind: Deployment\n").contains("a Deployment (apps/v1)"));
+        assert!(
+            error("apiVersion: apps/v1\nkind: Deployment\n").contains("a Deployment (apps/v1)")
+        );
     }
 }

@@ -6,7 +6,9 @@
 /// What is wrong with the text.
 pub(super) fn milli(text: &str) -> Result<i64, String> {
     let bad = || format!("`{text}` is not a quantity such as 500m, 1.5, 256Mi or 1e3");
-    let end = text.find(|c: char| !c.is_ascii_digit() && !".+-".contains(c)).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && !".+-".contains(c))
+        .unwrap_or(text.len());
     let (number, suffix) = text.split_at(end);
     let (numerator, denominator) = scale(suffix).ok_or_else(bad)?;
     let (integer, fraction) = number.split_once('.').unwrap_or((number, ""));
@@ -15,8 +17,13 @@ pub(super) fn milli(text: &str) -> Result<i64, String> {
     }
     let digits: i128 = format!("{integer}{fraction}").parse().map_err(|_| bad())?;
     let places = 10_i128.checked_pow(u32::try_from(fraction.len()).map_err(|_| bad())?);
-    let denominator = places.and_then(|p| p.checked_mul(denominator)).ok_or_else(bad)?;
-    let scaled = digits.checked_mul(numerator).and_then(|n| n.checked_mul(1000)).ok_or_else(bad)?;
+    let denominator = places
+        .and_then(|p| p.checked_mul(denominator))
+        .ok_or_else(bad)?;
+    let scaled = digits
+        .checked_mul(numerator)
+        .and_then(|n| n.checked_mul(1000))
+        .ok_or_else(bad)?;
     let rounded = scaled.div_euclid(denominator) + i128::from(scaled.rem_euclid(denominator) != 0);
     i64::try_from(rounded).map_err(|_| bad())
 }
@@ -79,7 +86,18 @@ mod tests {
 
     #[test]
     fn what_is_no_quantity_is_refused() {
-        for bad in ["", "Mi", "1 Gi", "1Gb", "one", "1e", "1e99", "1.2.3", "--1", "99999999999Ei"] {
+        for bad in [
+            "",
+            "Mi",
+            "1 Gi",
+            "1Gb",
+            "one",
+            "1e",
+            "1e99",
+            "1.2.3",
+            "--1",
+            "99999999999Ei",
+        ] {
             assert!(milli(bad).is_err(), "{bad}");
         }
     }

@@ -26,7 +26,10 @@ const DEFAULT_GRACE_SECONDS: i64 = 30;
 /// Translates a manifest whose fields are all supported.
 pub(super) fn pod(pod: v1::Pod, uid: &str) -> Result<Pod, Vec<Problem>> {
     let mut problems = Problems::default();
-    let translated = Translation { problems: &mut problems }.pod(pod, uid);
+    let translated = Translation {
+        problems: &mut problems,
+    }
+    .pod(pod, uid);
     match translated {
         Some(pod) if problems.0.is_empty() => Ok(pod),
         _ => Err(problems.0),
@@ -64,13 +67,17 @@ impl Translation<'_> {
         let name = metadata.name.unwrap_or_default();
         self.check_name("metadata.name", &name, '.');
         let uid = metadata.uid.unwrap_or_else(|| uid.to_owned());
-        let namespace = metadata.namespace.unwrap_or_else(|| String::from("default"));
+        let namespace = metadata
+            .namespace
+            .unwrap_or_else(|| String::from("default"));
         let labels = metadata.labels.unwrap_or_default();
         let annotations = metadata.annotations.unwrap_or_default();
         let fields = fields(&name, &namespace, &uid, &labels, &annotations);
 
         let security = spec.security_context.unwrap_or_default();
-        let fs_group = security.fs_group.map(|id| self.id("spec.securityContext.fsGroup", id));
+        let fs_group = security
+            .fs_group
+            .map(|id| self.id("spec.securityContext.fsGroup", id));
         let volumes = self.volumes(spec.volumes.unwrap_or_default());
         let mut used = BTreeSet::new();
         let mut list = |path: &str, containers: Vec<v1::Container>| -> Vec<Container> {
@@ -78,22 +85,27 @@ impl Translation<'_> {
             each.map(|(index, container)| {
                 let path = format!("{path}[{index}]");
                 if !used.insert(container.name.clone()) {
-                    self.problems.add(&format!("{path}.name"), "two containers have this name");
+                    self.problems
+                        .add(&format!("{path}.name"), "two containers have this name");
                 }
                 self.container(&path, container, &security, &fields, &volumes)
             })
             .collect()
         };
-        let init_containers =
-            list("spec.initContainers", spec.init_containers.unwrap_or_default());
+        let init_containers = list(
+            "spec.initContainers",
+            spec.init_containers.unwrap_or_default(),
+        );
         let containers = list("spec.containers", spec.containers);
         if containers.is_empty() {
-            self.problems.add("spec.containers", "a pod has at least one container");
+            self.problems
+                .add("spec.containers", "a pod has at least one container");
         }
         let host_pid = spec.host_pid.unwrap_or_default();
         let share_process_namespace = spec.share_process_namespace.unwrap_or_default();
         if host_pid && share_process_namespace {
-            self.problems.add("spec.shareProcessNamespace", "cannot be true with hostPID");
+            self.problems
+                .add("spec.shareProcessNamespace", "cannot be true with hostPID");
         }
         Some(Pod {
             hostname: self.hostname(spec.hostname, &name),
@@ -159,10 +171,13 @@ impl Translation<'_> {
         let mut translated = Vec::new();
         for (index, alias) in aliases.into_iter().enumerate() {
             match alias.ip.parse::<IpAddr>() {
-                Ok(ip) => translated
-                    .push(HostAlias { ip, hostnames: alias.hostnames.unwrap_or_default() }),
+                Ok(ip) => translated.push(HostAlias {
+                    ip,
+                    hostnames: alias.hostnames.unwrap_or_default(),
+                }),
                 Err(error) => {
-                    self.problems.add(&format!("spec.hostAliases[{index}].ip"), error.to_string());
+                    self.problems
+                        .add(&format!("spec.hostAliases[{index}].ip"), error.to_string());
                 }
             }
         }
@@ -170,10 +185,16 @@ impl Translation<'_> {
     }
 
     fn dns(&mut self, policy: Option<String>, config: v1::PodDNSConfig) -> Dns {
-        let options = config.options.unwrap_or_default().into_iter().map(|option| {
-            let name = option.name.unwrap_or_default();
-            option.value.map_or(name.clone(), |value| format!("{name}:{value}"))
-        });
+        let options = config
+            .options
+            .unwrap_or_default()
+            .into_iter()
+            .map(|option| {
+                let name = option.name.unwrap_or_default();
+                option
+                    .value
+                    .map_or(name.clone(), |value| format!("{name}:{value}"))
+            });
         let dns = Dns {
             from_node: policy.as_deref() != Some("None"),
             servers: config.nameservers.unwrap_or_default(),
@@ -185,7 +206,8 @@ impl Translation<'_> {
             None | Some("Default" | "ClusterFirst" | "ClusterFirstWithHostNet") => {}
             Some("None") if !dns.servers.is_empty() => {}
             Some("None") => {
-                self.problems.add("spec.dnsConfig.nameservers", "needed with dnsPolicy: None");
+                self.problems
+                    .add("spec.dnsConfig.nameservers", "needed with dnsPolicy: None");
             }
             Some(other) => self.problems.add("spec.dnsPolicy", unknown(other)),
         }
@@ -221,12 +243,14 @@ impl Translation<'_> {
                 (Some(empty), None) => self.empty_dir(&path, &empty),
                 (None, Some(host)) => self.host_path(&path, host),
                 _ => {
-                    self.problems.add(&path, "must have one of emptyDir and hostPath");
+                    self.problems
+                        .add(&path, "must have one of emptyDir and hostPath");
                     continue;
                 }
             };
             if translated.insert(volume.name, found).is_some() {
-                self.problems.add(&format!("{path}.name"), "two volumes have this name");
+                self.problems
+                    .add(&format!("{path}.name"), "two volumes have this name");
             }
         }
         translated
@@ -245,11 +269,13 @@ impl Translation<'_> {
             ("Memory", size) => EmptyDir::Memory { size },
             ("", None) => EmptyDir::Disk,
             ("", Some(_)) => {
-                self.problems.add(&limit, "supported by husk run only with medium: Memory");
+                self.problems
+                    .add(&limit, "supported by husk run only with medium: Memory");
                 EmptyDir::Disk
             }
             (other, _) => {
-                self.problems.add(&format!("{path}.emptyDir.medium"), unknown(other));
+                self.problems
+                    .add(&format!("{path}.emptyDir.medium"), unknown(other));
                 EmptyDir::Disk
             }
         })
@@ -266,14 +292,16 @@ impl Translation<'_> {
             "CharDevice" => HostPathType::CharDevice,
             "BlockDevice" => HostPathType::BlockDevice,
             other => {
-                self.problems.add(&format!("{path}.hostPath.type"), unknown(other));
+                self.problems
+                    .add(&format!("{path}.hostPath.type"), unknown(other));
                 HostPathType::Unset
             }
         };
         let host = PathBuf::from(volume.path);
         if !host.is_absolute() || climbs(&host) {
             let path = format!("{path}.hostPath.path");
-            self.problems.add(&path, "must be an absolute path without `..`");
+            self.problems
+                .add(&path, "must be an absolute path without `..`");
         }
         Volume::HostPath { path: host, kind }
     }
@@ -294,11 +322,19 @@ impl Translation<'_> {
         let env = self.env(path, container.env.unwrap_or_default(), fields);
         let variables: HashMap<_, _> = env.iter().cloned().collect();
         let expanded = |words: Option<Vec<String>>| {
-            words.unwrap_or_default().iter().map(|word| expand(word, &variables)).collect()
+            words
+                .unwrap_or_default()
+                .iter()
+                .map(|word| expand(word, &variables))
+                .collect()
         };
         let security = container.security_context.unwrap_or_default();
         let security = self.security(path, security, pod);
-        let mounts = container.volume_mounts.unwrap_or_default().into_iter().enumerate();
+        let mounts = container
+            .volume_mounts
+            .unwrap_or_default()
+            .into_iter()
+            .enumerate();
         let mounts = mounts
             .map(|(index, mount)| {
                 let path = format!("{path}.volumeMounts[{index}]");
@@ -325,7 +361,8 @@ impl Translation<'_> {
             None => false,
             Some("Always") => true,
             Some(other) => {
-                self.problems.add(&format!("{path}.restartPolicy"), unknown(other));
+                self.problems
+                    .add(&format!("{path}.restartPolicy"), unknown(other));
                 false
             }
         }
@@ -341,7 +378,8 @@ impl Translation<'_> {
             Some("Always") => PullPolicy::Always,
             Some("Never") => PullPolicy::Never,
             Some(other) => {
-                self.problems.add(&format!("{path}.imagePullPolicy"), unknown(other));
+                self.problems
+                    .add(&format!("{path}.imagePullPolicy"), unknown(other));
                 PullPolicy::Never
             }
         }
@@ -358,7 +396,8 @@ impl Translation<'_> {
         for (index, variable) in variables.into_iter().enumerate() {
             let path = format!("{path}.env[{index}]");
             if variable.name.is_empty() || variable.name.contains(['=', '\0']) {
-                self.problems.add(&format!("{path}.name"), "empty, or with `=` in it");
+                self.problems
+                    .add(&format!("{path}.name"), "empty, or with `=` in it");
             }
             let field = variable.value_from.and_then(|from| from.field_ref);
             let value = match field {
@@ -366,7 +405,10 @@ impl Translation<'_> {
                     let path = format!("{path}.valueFrom.fieldRef.fieldPath");
                     self.problems.add(
                         &path,
-                        format!("`{}`: not supported by husk run, or not set", field.field_path),
+                        format!(
+                            "`{}`: not supported by husk run, or not set",
+                            field.field_path
+                        ),
                     );
                     String::new()
                 }),
@@ -388,7 +430,9 @@ impl Translation<'_> {
                 let value = match name.as_str() {
                     "cpu" => quantity::milli(&text),
                     "memory" => quantity::units(&text),
-                    _ => Err(String::from("not supported by husk run, only cpu and memory")),
+                    _ => Err(String::from(
+                        "not supported by husk run, only cpu and memory",
+                    )),
                 };
                 let value = self.problems.or_default(&path, value);
                 match (list, name.as_str()) {
@@ -411,17 +455,26 @@ impl Translation<'_> {
     ) -> Security {
         let path = format!("{path}.securityContext");
         let mut groups: Vec<u32> = Vec::new();
-        for group in pod.supplemental_groups.iter().flatten().chain(&pod.fs_group) {
+        for group in pod
+            .supplemental_groups
+            .iter()
+            .flatten()
+            .chain(&pod.fs_group)
+        {
             groups.push(self.id("spec.securityContext.supplementalGroups", *group));
         }
         let privileged = own.privileged.unwrap_or_default();
         let privilege_escalation = own.allow_privilege_escalation.unwrap_or(true);
         if privileged && !privilege_escalation {
             let path = format!("{path}.allowPrivilegeEscalation");
-            self.problems.add(&path, "cannot be false with privileged: true");
+            self.problems
+                .add(&path, "cannot be false with privileged: true");
         }
         let capabilities = own.capabilities.unwrap_or_default();
-        let profile = own.seccomp_profile.as_ref().or(pod.seccomp_profile.as_ref());
+        let profile = own
+            .seccomp_profile
+            .as_ref()
+            .or(pod.seccomp_profile.as_ref());
         Security {
             user: own
                 .run_as_user
@@ -432,7 +485,10 @@ impl Translation<'_> {
                 .or(pod.run_as_group)
                 .map(|id| self.id(&format!("{path}.runAsGroup"), id)),
             groups,
-            non_root: own.run_as_non_root.or(pod.run_as_non_root).unwrap_or_default(),
+            non_root: own
+                .run_as_non_root
+                .or(pod.run_as_non_root)
+                .unwrap_or_default(),
             read_only_root: own.read_only_root_filesystem.unwrap_or_default(),
             privileged,
             capabilities: Capabilities {
@@ -445,7 +501,8 @@ impl Translation<'_> {
                 None | Some("Default") => ProcMount::Default,
                 Some("Unmasked") => ProcMount::Unmasked,
                 Some(other) => {
-                    self.problems.add(&format!("{path}.procMount"), unknown(other));
+                    self.problems
+                        .add(&format!("{path}.procMount"), unknown(other));
                     ProcMount::Default
                 }
             },
@@ -488,12 +545,23 @@ impl Translation<'_> {
         }
         let target = PathBuf::from(&mount.mount_path);
         if !target.is_absolute() || climbs(&target) {
-            self.problems
-                .add(&format!("{path}.mountPath"), "must be an absolute path without `..`");
+            self.problems.add(
+                &format!("{path}.mountPath"),
+                "must be an absolute path without `..`",
+            );
         }
-        let sub_path = mount.sub_path.filter(|sub| !sub.is_empty()).map(PathBuf::from);
-        if sub_path.as_ref().is_some_and(|sub| sub.is_absolute() || climbs(sub)) {
-            self.problems.add(&format!("{path}.subPath"), "must be a relative path without `..`");
+        let sub_path = mount
+            .sub_path
+            .filter(|sub| !sub.is_empty())
+            .map(PathBuf::from);
+        if sub_path
+            .as_ref()
+            .is_some_and(|sub| sub.is_absolute() || climbs(sub))
+        {
+            self.problems.add(
+                &format!("{path}.subPath"),
+                "must be a relative path without `..`",
+            );
         }
         let read_only = mount.read_only.unwrap_or_default();
         let recursive_read_only = match mount.recursive_read_only.as_deref() {
@@ -505,7 +573,8 @@ impl Translation<'_> {
                 false
             }
             Some(other) => {
-                self.problems.add(&format!("{path}.recursiveReadOnly"), unknown(other));
+                self.problems
+                    .add(&format!("{path}.recursiveReadOnly"), unknown(other));
                 false
             }
         };
@@ -515,11 +584,13 @@ impl Translation<'_> {
             Some("Bidirectional") if privileged => Propagation::Bidirectional,
             Some("Bidirectional") => {
                 let path = format!("{path}.mountPropagation");
-                self.problems.add(&path, "Bidirectional needs a privileged container");
+                self.problems
+                    .add(&path, "Bidirectional needs a privileged container");
                 Propagation::None
             }
             Some(other) => {
-                self.problems.add(&format!("{path}.mountPropagation"), unknown(other));
+                self.problems
+                    .add(&format!("{path}.mountPropagation"), unknown(other));
                 Propagation::None
             }
         };
@@ -547,22 +618,30 @@ fn fields(
     labels: &BTreeMap<String, String>,
     annotations: &BTreeMap<String, String>,
 ) -> HashMap<String, String> {
-    let fixed = [("metadata.name", name), ("metadata.namespace", namespace), ("metadata.uid", uid)];
-    let fixed = fixed.into_iter().map(|(path, value)| (path.to_owned(), value.to_owned()));
-    let keyed = [("labels", labels), ("annotations", annotations)].into_iter().flat_map(
-        |(map, values)| {
+    let fixed = [
+        ("metadata.name", name),
+        ("metadata.namespace", namespace),
+        ("metadata.uid", uid),
+    ];
+    let fixed = fixed
+        .into_iter()
+        .map(|(path, value)| (path.to_owned(), value.to_owned()));
+    let keyed = [("labels", labels), ("annotations", annotations)]
+        .into_iter()
+        .flat_map(|(map, values)| {
             values
                 .iter()
                 .map(move |(key, value)| (format!("metadata.{map}['{key}']"), value.clone()))
-        },
-    );
+        });
     fixed.chain(keyed).collect()
 }
 
 fn capability_names(names: Option<Vec<String>>) -> Vec<String> {
     let plain = |name: String| {
         let name = name.to_ascii_uppercase();
-        name.strip_prefix("CAP_").map(ToOwned::to_owned).unwrap_or(name)
+        name.strip_prefix("CAP_")
+            .map(ToOwned::to_owned)
+            .unwrap_or(name)
     };
     names.unwrap_or_default().into_iter().map(plain).collect()
 }
@@ -602,7 +681,10 @@ mod tests {
     #[test]
     fn defaults_are_those_of_kubernetes() {
         let pod = parsed("  containers: [{name: a, image: 'busybox:1.36'}]\n");
-        assert_eq!((pod.namespace.as_str(), pod.hostname.as_str()), ("default", "web"));
+        assert_eq!(
+            (pod.namespace.as_str(), pod.hostname.as_str()),
+            ("default", "web")
+        );
         assert_eq!(pod.restart_policy, RestartPolicy::Always);
         assert_eq!(pod.grace, Duration::from_secs(30));
         let container = &pod.containers[0];
@@ -633,7 +715,11 @@ mod tests {
         );
         let container = &pod.containers[0];
         assert_eq!(container.command, ["echo", "shop", "$(UNKNOWN)"]);
-        let env: Vec<_> = container.env.iter().map(|(_, value)| value.as_str()).collect();
+        let env: Vec<_> = container
+            .env
+            .iter()
+            .map(|(_, value)| value.as_str())
+            .collect();
         assert_eq!(env, ["$(B)x", "shop", "$(B)x-shop"]);
     }
 
@@ -670,14 +756,26 @@ mod tests {
         let one = "  containers: [{name: a, image: i}]\n";
         for (spec, path) in [
             ("  containers: []\n".into(), "spec.containers"),
-            ("  containers: [{name: A_b, image: i}]\n".into(), "spec.containers[0].name"),
-            ("  containers: [{name: a}]\n".into(), "spec.containers[0].image"),
+            (
+                "  containers: [{name: A_b, image: i}]\n".into(),
+                "spec.containers[0].name",
+            ),
+            (
+                "  containers: [{name: a}]\n".into(),
+                "spec.containers[0].image",
+            ),
             (
                 "  containers: [{name: a, image: i}, {name: a, image: i}]\n".into(),
                 "spec.containers[1].name",
             ),
-            (format!("{one}  restartPolicy: Sometimes\n"), "spec.restartPolicy"),
-            (format!("{one}  dnsPolicy: None\n"), "spec.dnsConfig.nameservers"),
+            (
+                format!("{one}  restartPolicy: Sometimes\n"),
+                "spec.restartPolicy",
+            ),
+            (
+                format!("{one}  dnsPolicy: None\n"),
+                "spec.dnsConfig.nameservers",
+            ),
             (
                 format!("{one}  volumes: [{{name: v, emptyDir: {{sizeLimit: 1Mi}}}}]\n"),
                 "spec.volumes[0].emptyDir.sizeLimit",

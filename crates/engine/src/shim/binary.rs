@@ -20,12 +20,19 @@ impl Binary {
     /// [`Error::NoSuchShim`], with the directories looked into.
     pub fn find(name: Option<&str>) -> Result<Self, Error> {
         let name = name.unwrap_or(HUSK);
-        let directories = if name.contains('/') { Vec::new() } else { directories() };
+        let directories = if name.contains('/') {
+            Vec::new()
+        } else {
+            directories()
+        };
         let candidates = if name.contains('/') {
             vec![PathBuf::from(name)]
         } else {
             let file = file_name(name);
-            directories.iter().map(|directory| directory.join(&file)).collect()
+            directories
+                .iter()
+                .map(|directory| directory.join(&file))
+                .collect()
         };
         candidates
             .into_iter()
@@ -37,8 +44,10 @@ impl Binary {
                 searched: if directories.is_empty() {
                     String::from("that path only")
                 } else {
-                    let shown: Vec<_> =
-                        directories.iter().map(|d| d.display().to_string()).collect();
+                    let shown: Vec<_> = directories
+                        .iter()
+                        .map(|d| d.display().to_string())
+                        .collect();
                     shown.join(", ")
                 },
             })
@@ -62,7 +71,9 @@ fn file_name(name: &str) -> String {
 }
 
 fn directories() -> Vec<PathBuf> {
-    let beside = env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned));
+    let beside = env::current_exe()
+        .ok()
+        .and_then(|exe| exe.parent().map(Path::to_owned));
     let path = env::var_os("PATH").unwrap_or_default();
     beside.into_iter().chain(env::split_paths(&path)).collect()
 }
@@ -73,14 +84,23 @@ mod tests {
 
     #[test]
     fn runtime_types_become_file_names() {
-        assert_eq!(file_name("io.containerd.runc.v2"), "containerd-shim-runc-v2");
-        assert_eq!(file_name("containerd-shim-runc-v2"), "containerd-shim-runc-v2");
+        assert_eq!(
+            file_name("io.containerd.runc.v2"),
+            "containerd-shim-runc-v2"
+        );
+        assert_eq!(
+            file_name("containerd-shim-runc-v2"),
+            "containerd-shim-runc-v2"
+        );
     }
 
     #[test]
     fn a_missing_shim_says_where_it_was_looked_for() {
         let error = Binary::find(Some("no-such-shim")).unwrap_err().to_string();
-        assert!(error.contains("no-such-shim") && error.contains("/bin"), "{error}");
+        assert!(
+            error.contains("no-such-shim") && error.contains("/bin"),
+            "{error}"
+        );
         let error = Binary::find(Some("/no/such/shim")).unwrap_err().to_string();
         assert!(error.contains("that path only"), "{error}");
     }

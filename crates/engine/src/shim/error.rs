@@ -101,7 +101,13 @@ impl Error {
     /// Whether the shim does not have the service or the RPC.
     #[must_use]
     pub const fn is_unimplemented(&self) -> bool {
-        matches!(self, Self::Refused { code: Code::UNIMPLEMENTED, .. })
+        matches!(
+            self,
+            Self::Refused {
+                code: Code::UNIMPLEMENTED,
+                ..
+            }
+        )
     }
 
     /// Whether what was asked about is not there, or is over.
@@ -109,8 +115,10 @@ impl Error {
     pub const fn is_gone(&self) -> bool {
         matches!(
             self,
-            Self::Refused { code: Code::NOT_FOUND | Code::FAILED_PRECONDITION, .. }
-                | Self::NoAnswer { .. }
+            Self::Refused {
+                code: Code::NOT_FOUND | Code::FAILED_PRECONDITION,
+                ..
+            } | Self::NoAnswer { .. }
                 | Self::Connect { .. }
         )
     }

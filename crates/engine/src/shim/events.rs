@@ -32,7 +32,10 @@ struct Forward(mpsc::UnboundedSender<Event>);
 impl EventsService for Forward {
     async fn forward(&self, _: &TtrpcContext, request: ForwardRequest) -> ttrpc::Result<Empty> {
         let envelope = request.envelope.unwrap_or_default();
-        let event = Event { topic: envelope.topic, event: envelope.event.unwrap_or_default() };
+        let event = Event {
+            topic: envelope.topic,
+            event: envelope.event.unwrap_or_default(),
+        };
         // Nobody listening any more is the listener's choice, not the shim's mistake.
         let _ = self.0.send(event);
         Ok(Empty::new())
@@ -44,9 +47,7 @@ impl Events {
     ///
     /// # Errors
     /// A socket that cannot be bound; its path may have at most 106 bytes (unix(7)).
-    pub async fn serve(
-        directory: &Path,
-    ) -> Result<(Self, mpsc::UnboundedReceiver<Event>), Error> {
+    pub async fn serve(directory: &Path) -> Result<(Self, mpsc::UnboundedReceiver<Event>), Error> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let grpc_address = directory.join("events.sock").to_string_lossy().into_owned();
         let path = ttrpc_address(&grpc_address);
@@ -58,13 +59,22 @@ impl Events {
             _ => {}
         }
         let address = format!("unix://{path}");
-        let failed = |source| Error::Events { address: address.clone(), source };
+        let failed = |source| Error::Events {
+            address: address.clone(),
+            source,
+        };
         let mut server = Server::new()
             .bind(&address)
             .map_err(failed)?
             .register_service(create_events(Arc::new(Forward(sender))));
         server.start().await.map_err(failed)?;
-        Ok((Self { _server: server, grpc_address }, receiver))
+        Ok((
+            Self {
+                _server: server,
+                grpc_address,
+            },
+            receiver,
+        ))
     }
 
     /// What a shim gets as `-address`. Like containerd's, the ttrpc socket is the same path with

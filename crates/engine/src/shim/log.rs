@@ -35,7 +35,9 @@ pub(super) fn drain(bundle: &Path, file: &Path) -> Result<JoinHandle<()>, Error>
     Ok(tokio::spawn(async move {
         let mut buffer = [0; 8192];
         while let Ok(count) = receiver.read(&mut buffer).await {
-            let Some(text) = buffer.get(..count).filter(|text| !text.is_empty()) else { break };
+            let Some(text) = buffer.get(..count).filter(|text| !text.is_empty()) else {
+                break;
+            };
             if log.write_all(text).is_err() {
                 break;
             }
@@ -52,5 +54,7 @@ pub(super) fn tail(file: &Path) -> String {
         let _ = log.read_to_end(&mut text);
     }
     let from = text.len().saturating_sub(MOST);
-    String::from_utf8_lossy(text.get(from..).unwrap_or_default()).trim().to_owned()
+    String::from_utf8_lossy(text.get(from..).unwrap_or_default())
+        .trim()
+        .to_owned()
 }

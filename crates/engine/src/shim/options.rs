@@ -106,9 +106,11 @@ impl PodSandboxConfig {
 
     fn dns(&self) -> Message {
         let mut message = Message::default();
-        for (number, values) in
-            [(1, &self.dns_servers), (2, &self.dns_searches), (3, &self.dns_options)]
-        {
+        for (number, values) in [
+            (1, &self.dns_servers),
+            (2, &self.dns_searches),
+            (3, &self.dns_options),
+        ] {
             for value in values {
                 message.bytes(number, value.as_bytes());
             }
@@ -137,7 +139,11 @@ struct Message(Vec<u8>);
 
 impl Message {
     fn into_any(self, type_url: &str) -> Any {
-        Any { type_url: type_url.into(), value: self.0, ..Any::default() }
+        Any {
+            type_url: type_url.into(),
+            value: self.0,
+            ..Any::default()
+        }
     }
 
     fn varint(&mut self, mut value: u64) {
@@ -211,7 +217,10 @@ mod tests {
 
     #[test]
     fn a_configuration_path_is_field_two() {
-        let any = RuntimeOptions { config_path: "/etc/husk/a.toml".into() }.to_any();
+        let any = RuntimeOptions {
+            config_path: "/etc/husk/a.toml".into(),
+        }
+        .to_any();
         assert_eq!(any.type_url, "runtimeoptions.v1.Options");
         assert_eq!(any.value, b"\x12\x10/etc/husk/a.toml");
     }

@@ -21,13 +21,23 @@ pub(super) fn parse(output: &str) -> Result<Reply, String> {
     let reply = if output.starts_with('{') {
         serde_json::from_str(output).map_err(|error| error.to_string())?
     } else {
-        Reply { version: 2, address: output.to_owned(), protocol: ttrpc() }
+        Reply {
+            version: 2,
+            address: output.to_owned(),
+            protocol: ttrpc(),
+        }
     };
     if !(2..=3).contains(&reply.version) {
-        return Err(format!("version {} is not known, only 2 and 3", reply.version));
+        return Err(format!(
+            "version {} is not known, only 2 and 3",
+            reply.version
+        ));
     }
     if reply.protocol != "ttrpc" {
-        return Err(format!("protocol {} is not supported, only ttrpc", reply.protocol));
+        return Err(format!(
+            "protocol {} is not supported, only ttrpc",
+            reply.protocol
+        ));
     }
     if !reply.address.starts_with("unix://") {
         return Err(String::from("it holds no unix:// address"));
@@ -44,7 +54,10 @@ mod tests {
         let json = r#"{"version":3,"address":"unix:///run/a.sock","protocol":"ttrpc"}"#;
         assert_eq!(parse(json).unwrap().version, 3);
         let bare = parse("unix:///run/containerd/s/abc\n").unwrap();
-        assert_eq!((bare.version, bare.address.as_str()), (2, "unix:///run/containerd/s/abc"));
+        assert_eq!(
+            (bare.version, bare.address.as_str()),
+            (2, "unix:///run/containerd/s/abc")
+        );
     }
 
     #[test]

@@ -49,9 +49,12 @@ impl Service {
         let request = Request {
             service: self.name.to_owned(),
             method: method.to_owned(),
-            payload: message.write_to_bytes().map_err(|error| failed(malformed(&error)))?,
-            timeout_nano: limit
-                .map_or(0, |limit| i64::try_from(limit.as_nanos()).unwrap_or(i64::MAX)),
+            payload: message
+                .write_to_bytes()
+                .map_err(|error| failed(malformed(&error)))?,
+            timeout_nano: limit.map_or(0, |limit| {
+                i64::try_from(limit.as_nanos()).unwrap_or(i64::MAX)
+            }),
             ..Request::default()
         };
         let answer = self.client.request(request).await.map_err(failed)?;
@@ -66,9 +69,12 @@ fn malformed(error: &protobuf::Error) -> ttrpc::Error {
 fn no_answer(method: &'static str, id: &str, source: ttrpc::Error) -> Error {
     let id = id.to_owned();
     match source {
-        ttrpc::Error::RpcStatus(status) => {
-            Error::Refused { method, id, code: status.code(), message: status.message }
-        }
+        ttrpc::Error::RpcStatus(status) => Error::Refused {
+            method,
+            id,
+            code: status.code(),
+            message: status.message,
+        },
         source => Error::NoAnswer { method, id, source },
     }
 }

@@ -32,10 +32,15 @@ impl Sandbox {
             sandbox_id: id.into(),
             bundle_path: bundle.to_string_lossy().into_owned(),
             options: MessageField::some(config),
-            netns_path: netns.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default(),
+            netns_path: netns
+                .map(|path| path.to_string_lossy().into_owned())
+                .unwrap_or_default(),
             ..Default::default()
         };
-        self.0.call::<CreateSandboxResponse>("CreateSandbox", id, &request).await.map(drop)
+        self.0
+            .call::<CreateSandboxResponse>("CreateSandbox", id, &request)
+            .await
+            .map(drop)
     }
 
     /// Starts the sandbox and returns the pid under which its namespaces are named, 0 when no
@@ -44,7 +49,10 @@ impl Sandbox {
     /// # Errors
     /// What the shim answered, or that it did not.
     pub async fn start(&self, id: &str) -> Result<u32, Error> {
-        let request = StartSandboxRequest { sandbox_id: id.into(), ..Default::default() };
+        let request = StartSandboxRequest {
+            sandbox_id: id.into(),
+            ..Default::default()
+        };
         let answer: StartSandboxResponse = self.0.call("StartSandbox", id, &request).await?;
         Ok(answer.pid)
     }
@@ -54,8 +62,14 @@ impl Sandbox {
     /// # Errors
     /// What the shim answered, or that it did not.
     pub async fn stop(&self, id: &str) -> Result<(), Error> {
-        let request = StopSandboxRequest { sandbox_id: id.into(), ..Default::default() };
-        self.0.call::<StopSandboxResponse>("StopSandbox", id, &request).await.map(drop)
+        let request = StopSandboxRequest {
+            sandbox_id: id.into(),
+            ..Default::default()
+        };
+        self.0
+            .call::<StopSandboxResponse>("StopSandbox", id, &request)
+            .await
+            .map(drop)
     }
 
     /// Removes the sandbox; the shim exits.
@@ -63,8 +77,15 @@ impl Sandbox {
     /// # Errors
     /// What the shim answered. That it went away before answering is no error.
     pub async fn shutdown(&self, id: &str) -> Result<(), Error> {
-        let request = ShutdownSandboxRequest { sandbox_id: id.into(), ..Default::default() };
-        match self.0.call::<ShutdownSandboxResponse>("ShutdownSandbox", id, &request).await {
+        let request = ShutdownSandboxRequest {
+            sandbox_id: id.into(),
+            ..Default::default()
+        };
+        match self
+            .0
+            .call::<ShutdownSandboxResponse>("ShutdownSandbox", id, &request)
+            .await
+        {
             Ok(_) | Err(Error::NoAnswer { .. }) => Ok(()),
             Err(error) => Err(error),
         }

@@ -90,7 +90,11 @@ impl Start {
             command.arg("-debug");
         }
         command.arg("start").stdout(writer).stderr(second);
-        command.stdin(if self.options.is_some() { Stdio::piped() } else { Stdio::null() });
+        command.stdin(if self.options.is_some() {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        });
         let mut child = command.spawn().map_err(failed("run"))?;
         // The command holds the pipe's writing ends, and reading ends when the last is closed.
         drop(command);
@@ -126,7 +130,11 @@ impl Start {
     pub async fn delete(&self) -> Result<(), Error> {
         let path = self.binary.path();
         let mut command = self.command();
-        command.arg("-bundle").arg(&self.bundle).arg("delete").stdin(Stdio::null());
+        command
+            .arg("-bundle")
+            .arg(&self.bundle)
+            .arg("delete")
+            .stdin(Stdio::null());
         command.kill_on_drop(true);
         let output = match timeout(PATIENCE, command.output()).await {
             Ok(output) => output.map_err(Error::io("run", path))?,
@@ -183,8 +191,16 @@ impl Shim {
     pub async fn connect(address: &str, version: u32) -> Result<Self, Error> {
         let client = Client::connect(address)
             .await
-            .map_err(|source| Error::Connect { address: address.to_owned(), source })?;
-        Ok(Self { client, version, address: address.to_owned(), log: None })
+            .map_err(|source| Error::Connect {
+                address: address.to_owned(),
+                source,
+            })?;
+        Ok(Self {
+            client,
+            version,
+            address: address.to_owned(),
+            log: None,
+        })
     }
 
     /// The socket's address, `unix://PATH`.
@@ -202,16 +218,25 @@ impl Shim {
     /// Its Task service.
     #[must_use]
     pub fn task(&self) -> Task {
-        let name =
-            if self.version < 3 { "containerd.task.v2.Task" } else { "containerd.task.v3.Task" };
-        Task(Service { client: self.client.clone(), name })
+        let name = if self.version < 3 {
+            "containerd.task.v2.Task"
+        } else {
+            "containerd.task.v3.Task"
+        };
+        Task(Service {
+            client: self.client.clone(),
+            name,
+        })
     }
 
     /// Its Sandbox service, which it may not have.
     #[must_use]
     pub fn sandbox(&self) -> Sandbox {
         let name = "containerd.runtime.sandbox.v1.Sandbox";
-        Sandbox(Service { client: self.client.clone(), name })
+        Sandbox(Service {
+            client: self.client.clone(),
+            name,
+        })
     }
 }
 

@@ -78,7 +78,11 @@ impl Task {
     /// # Errors
     /// What the shim answered, or that it did not.
     pub async fn start(&self, id: &str, exec: &str) -> Result<u32, Error> {
-        let request = StartRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
+        let request = StartRequest {
+            id: id.into(),
+            exec_id: exec.into(),
+            ..Default::default()
+        };
         let answer: StartResponse = self.0.call("Start", subject(id, exec), &request).await?;
         Ok(answer.pid)
     }
@@ -88,9 +92,15 @@ impl Task {
     /// # Errors
     /// What the shim answered, or that it did not.
     pub async fn wait(&self, id: &str, exec: &str) -> Result<Exit, Error> {
-        let request = WaitRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
-        let answer: WaitResponse =
-            self.0.call_and_wait("Wait", subject(id, exec), &request).await?;
+        let request = WaitRequest {
+            id: id.into(),
+            exec_id: exec.into(),
+            ..Default::default()
+        };
+        let answer: WaitResponse = self
+            .0
+            .call_and_wait("Wait", subject(id, exec), &request)
+            .await?;
         Ok(exit(answer.exit_status, &answer.exited_at))
     }
 
@@ -106,7 +116,10 @@ impl Task {
             all,
             ..Default::default()
         };
-        self.0.call::<Empty>("Kill", subject(id, exec), &request).await.map(drop)
+        self.0
+            .call::<Empty>("Kill", subject(id, exec), &request)
+            .await
+            .map(drop)
     }
 
     /// Removes an exited container (unmounting its root) or an exited exec.
@@ -114,7 +127,11 @@ impl Task {
     /// # Errors
     /// What the shim answered, or that it did not.
     pub async fn delete(&self, id: &str, exec: &str) -> Result<Exit, Error> {
-        let request = DeleteRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
+        let request = DeleteRequest {
+            id: id.into(),
+            exec_id: exec.into(),
+            ..Default::default()
+        };
         let answer: DeleteResponse = self.0.call("Delete", subject(id, exec), &request).await?;
         Ok(exit(answer.exit_status, &answer.exited_at))
     }
@@ -130,7 +147,11 @@ impl Task {
         process: Vec<u8>,
         stdio: &Stdio,
     ) -> Result<(), Error> {
-        let spec = Any { type_url: PROCESS_TYPE.into(), value: process, ..Default::default() };
+        let spec = Any {
+            type_url: PROCESS_TYPE.into(),
+            value: process,
+            ..Default::default()
+        };
         let request = ExecProcessRequest {
             id: id.into(),
             exec_id: exec.into(),
@@ -148,13 +169,7 @@ impl Task {
     ///
     /// # Errors
     /// What the shim answered, or that it did not.
-    pub async fn resize(
-        &self,
-        id: &str,
-        exec: &str,
-        width: u16,
-        height: u16,
-    ) -> Result<(), Error> {
+    pub async fn resize(&self, id: &str, exec: &str, width: u16, height: u16) -> Result<(), Error> {
         let request = ResizePtyRequest {
             id: id.into(),
             exec_id: exec.into(),
@@ -162,7 +177,10 @@ impl Task {
             height: height.into(),
             ..Default::default()
         };
-        self.0.call::<Empty>("ResizePty", subject(id, exec), &request).await.map(drop)
+        self.0
+            .call::<Empty>("ResizePty", subject(id, exec), &request)
+            .await
+            .map(drop)
     }
 
     /// Ends a process's stdin, once what was written to it has been read.
@@ -176,7 +194,10 @@ impl Task {
             stdin: true,
             ..Default::default()
         };
-        self.0.call::<Empty>("CloseIO", subject(id, exec), &request).await.map(drop)
+        self.0
+            .call::<Empty>("CloseIO", subject(id, exec), &request)
+            .await
+            .map(drop)
     }
 
     /// What init or an exec is doing.
@@ -184,7 +205,11 @@ impl Task {
     /// # Errors
     /// What the shim answered, or that it did not.
     pub async fn state(&self, id: &str, exec: &str) -> Result<StateResponse, Error> {
-        let request = StateRequest { id: id.into(), exec_id: exec.into(), ..Default::default() };
+        let request = StateRequest {
+            id: id.into(),
+            exec_id: exec.into(),
+            ..Default::default()
+        };
         self.0.call("State", subject(id, exec), &request).await
     }
 
@@ -193,7 +218,10 @@ impl Task {
     /// # Errors
     /// What the shim answered, or that it did not.
     pub async fn stats(&self, id: &str) -> Result<Any, Error> {
-        let request = StatsRequest { id: id.into(), ..Default::default() };
+        let request = StatsRequest {
+            id: id.into(),
+            ..Default::default()
+        };
         let answer: StatsResponse = self.0.call("Stats", id, &request).await?;
         Ok(answer.stats.unwrap_or_default())
     }
@@ -203,7 +231,10 @@ impl Task {
     /// # Errors
     /// What the shim answered, or that it did not.
     pub async fn connect(&self, id: &str) -> Result<ConnectResponse, Error> {
-        let request = ConnectRequest { id: id.into(), ..Default::default() };
+        let request = ConnectRequest {
+            id: id.into(),
+            ..Default::default()
+        };
         self.0.call("Connect", id, &request).await
     }
 
@@ -212,7 +243,10 @@ impl Task {
     /// # Errors
     /// What the shim answered. That it went away before answering is no error.
     pub async fn shutdown(&self, id: &str) -> Result<(), Error> {
-        let request = ShutdownRequest { id: id.into(), ..Default::default() };
+        let request = ShutdownRequest {
+            id: id.into(),
+            ..Default::default()
+        };
         match self.0.call::<Empty>("Shutdown", id, &request).await {
             Ok(_) | Err(Error::NoAnswer { .. }) => Ok(()),
             Err(error) => Err(error),
@@ -232,5 +266,8 @@ fn exit(code: u32, at: &MessageField<Timestamp>) -> Exit {
             u32::try_from(at.nanos).unwrap_or_default(),
         )
     });
-    Exit { code, at: SystemTime::UNIX_EPOCH + since }
+    Exit {
+        code,
+        at: SystemTime::UNIX_EPOCH + since,
+    }
 }
