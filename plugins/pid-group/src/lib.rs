@@ -24,8 +24,14 @@ impl Settings {
             .map(|(group, _)| group.as_str())
     }
 
-    /// A container has one pid namespace: it can be in one group only.
+    /// A group has a name that husk takes; a container has one pid namespace, so it is in one group.
     fn check(&self) -> Result<(), String> {
+        if let Some(group) = self.groups.keys().find(|group| !is_name(group)) {
+            return Err(format!(
+                "groups: `{group}` is not a name: use 1 to 253 letters, digits, `-`, `_` and `.`, and \
+                 no `.` first"
+            ));
+        }
         for container in self.groups.values().flatten() {
             let mut groups = self.groups_of(container);
             if let (Some(first), Some(second)) = (groups.next(), groups.next()) {
@@ -37,6 +43,11 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+fn is_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    (1..=253).contains(&name.len()) && name.chars().all(plain) && !name.starts_with('.')
 }
 
 struct PidGroup;

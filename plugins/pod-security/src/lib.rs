@@ -7,9 +7,7 @@
 mod controls;
 mod settings;
 
-use husk_plugin::{
-    Assignment, Kind, Mount, Scope, Verdict, container, deny, pod, process, scope_of,
-};
+use husk_plugin::{Assignment, Mount, Verdict, container, deny, pod, process};
 use serde::de::DeserializeOwned;
 
 pub use settings::Settings;
