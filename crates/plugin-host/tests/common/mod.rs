@@ -94,10 +94,11 @@ pub(crate) fn settings(name: &str) -> Settings {
     }
 }
 
-/// The same, with settings of the plugin's own, as JSON.
+/// The same, with settings of the plugin's own, as JSON, and time for a host that is not optimized.
 pub(crate) fn settings_with(name: &str, json: &str) -> Settings {
     Settings {
         json: json.to_owned(),
+        deadline: Duration::from_secs(10),
         ..settings(name)
     }
 }
