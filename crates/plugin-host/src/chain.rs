@@ -311,13 +311,20 @@ fn digest(pod: &Pod, question: &Question<'_>) -> String {
     let mut hash = Sha256::new();
     hash.update(question.name());
     hash.update(format!("{pod:?}"));
-    if let Some(container) = question.container() {
-        hash.update(&container.id);
-        hash.update(
-            canonical::json(&*container.spec)
-                .unwrap_or_default()
-                .to_string(),
-        );
+    if let Some(Container {
+        id,
+        name,
+        requested,
+        image,
+        spec,
+    }) = question.container()
+    {
+        hash.update(format!("{:?}", (id, name, requested, image)));
+        hash.update(canonical::json(&**spec).unwrap_or_default().to_string());
+    }
+    hash.update(format!("{:?}", question.exit()));
+    if let Some(update) = question.update() {
+        hash.update(canonical::json(update).unwrap_or_default().to_string());
     }
     if let Some(process) = question.process() {
         hash.update(canonical::json(process).unwrap_or_default().to_string());

@@ -278,20 +278,12 @@ impl Plugin {
             Question::SandboxStarting => guest.call_sandbox_starting(store)?,
             Question::ContainerCreating(_) => guest.call_container_creating(store)?,
             Question::ExecStarting(..) => guest.call_exec_starting(store)?,
-            Question::ResourcesUpdating(_) => guest.call_resources_updating(store)?,
+            Question::ResourcesUpdating(..) => guest.call_resources_updating(store)?,
             Question::SandboxStarted => Ok(guest.call_sandbox_started(store)?),
             Question::SandboxStopped => Ok(guest.call_sandbox_stopped(store)?),
             Question::ContainerStarted(_) => Ok(guest.call_container_started(store)?),
             Question::ContainerOom(_) => Ok(guest.call_container_oom(store)?),
-            Question::ContainerExited(_, exit) => {
-                let signal = exit.code.checked_sub(128).filter(|signal| *signal > 0);
-                let exit = lifecycle::Exit {
-                    code: exit.code,
-                    signal,
-                    oom_killed: exit.oom_killed,
-                };
-                Ok(guest.call_container_exited(store, exit)?)
-            }
+            Question::ContainerExited(..) => Ok(guest.call_container_exited(store)?),
             Question::ValidateSettings | Question::ScopeSandbox | Question::ScopeContainer(_) => {
                 return Ok(Ok(Answer::Silent));
             }
