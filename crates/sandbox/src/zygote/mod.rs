@@ -156,6 +156,9 @@ pub struct Done {
     pub console: Option<OwnedFd>,
 }
 
+/// The id of a job, and what came of it.
+pub type Finished = (u64, Result<Done, JobError>);
+
 impl Zygote {
     /// Forks the zygote. The caller must be single-threaded and should be a child subreaper.
     ///
@@ -208,7 +211,7 @@ impl Zygote {
     ///
     /// # Errors
     /// The zygote is gone.
-    pub fn receive(&self) -> Result<Option<(u64, Result<Done, JobError>)>, ZygoteError> {
+    pub fn receive(&self) -> Result<Option<Finished>, ZygoteError> {
         match protocol::receive_result(self.socket.as_raw_fd()) {
             Ok(result) => Ok(Some(result)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
