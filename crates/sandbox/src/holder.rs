@@ -27,8 +27,8 @@ const STAY: &[u8] = b"s";
 
 pub(crate) fn hold(job: &Holder, report: &Report) -> Result<Done, JobError> {
     report.step("making the holder's cgroup");
-    let cgroup = match job.cgroup.as_deref() {
-        Some(path) => Some(Cgroup::make(job.driver, Some(path), "holder", None)?),
+    let cgroup = match job.cgroups_path() {
+        Some(path) => Some(Cgroup::make(job.driver, Some(&path), "holder", None)?),
         None => None,
     };
     report.step("forking the holder");

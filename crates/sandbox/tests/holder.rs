@@ -11,6 +11,7 @@ mod support;
 
 use std::fs;
 
+use husk_sandbox::cgroup::Cgroup;
 use husk_sandbox::pin::unpin;
 use husk_sandbox::process::{Ended, Pidfd};
 use husk_sandbox::zygote::{Holder, Job, JobErrorKind};
@@ -140,17 +141,38 @@ fn a_container_cannot_reach_the_node(lab: &Lab) {
 
 fn it_lives_in_the_cgroup_it_is_given(lab: &Lab) {
     let mut job = job(lab);
-    job.cgroup = Some(format!("/{}/holder", support::cgroup_name()));
+    job.cgroup = Some(format!("/{}/pod", support::cgroup_name()));
+    let path = job.cgroups_path().unwrap();
+    assert!(path.starts_with(job.cgroup.as_deref().unwrap()));
+    let mut other = job.clone();
+    other.pin.set_extension("group");
+    assert_ne!(other.cgroups_path().unwrap(), path, "each has its own");
+
+    // Controllers that the pod's cgroup hands down keep processes out of it.
+    let limits = json!({"pids": {"limit": 9}});
+    let mut container = lab.shell("echo up; sleep 60", |spec| {
+        let id = spec["hostname"].as_str().unwrap().to_owned();
+        spec["linux"]["cgroupsPath"] = json!(format!("/{}/pod/{id}", support::cgroup_name()));
+        spec["linux"]["resources"] = limits;
+    });
+    container.expect("up\n");
     let holder = hold(lab, &job);
     let cgroup = fs::read_to_string(format!("/proc/{}/cgroup", holder.pid)).unwrap();
-    assert!(cgroup.contains(job.cgroup.as_deref().unwrap()), "{cgroup}");
+    assert!(cgroup.contains(&path), "{cgroup}");
     end(&holder, &job);
-    support::remove_cgroups("holder");
+    Cgroup::named(job.driver, Some(&path), "holder")
+        .unwrap()
+        .remove()
+        .unwrap();
+    let id = container.id.clone();
+    container.kill();
+    support::remove_cgroups(&format!("pod/{id}"));
+    support::remove_cgroups("pod");
 }
 
 fn a_failure_leaves_none(lab: &Lab) {
     let mut job = job(lab);
-    job.cgroup = Some(format!("/{}/holder", support::cgroup_name()));
+    job.cgroup = Some(format!("/{}", support::cgroup_name()));
     job.join = vec![("ipc".to_owned(), "/no/such/namespace".into())];
     let error = lab.perform(Job::Holder(job.clone())).unwrap_err();
     assert_eq!(error.kind, JobErrorKind::NotFound, "{error}");
