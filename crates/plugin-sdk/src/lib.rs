@@ -28,11 +28,11 @@
 #[doc(hidden)]
 pub mod worlds;
 
+pub use worlds::Exit;
 pub use worlds::imports::husk::plugin::types::{
     Assignment, Denial, Mount, NamespaceKind as Kind, Scope,
 };
 pub use worlds::imports::husk::plugin::{container, edit, host, pod, process};
-pub use worlds::Exit;
 
 /// What a policy answers: scopes for the kinds it cares about, or a refusal.
 pub type Answer = Result<Vec<Assignment>, Denial>;
@@ -49,7 +49,9 @@ pub fn assign(kind: Kind, scope: Scope) -> Assignment {
 /// A refusal; the reason reaches whoever asked.
 #[must_use]
 pub fn deny(reason: impl Into<String>) -> Denial {
-    Denial { reason: reason.into() }
+    Denial {
+        reason: reason.into(),
+    }
 }
 
 /// Decides scopes. What a policy does not name stays as requested.

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 pub use error::Error;
 pub use exec::{Control, Exec, Request};
-pub use paths::{Bundle, Paths};
+pub use paths::Paths;
 pub use record::{ContainerRecord, Record, Status};
 pub use remove::remove;
 pub use run::run;

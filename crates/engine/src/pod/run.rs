@@ -46,13 +46,18 @@ pub async fn run(
     let journal = Arc::new(begin(engine, &pod)?);
     let ran = run_recorded(engine, pod, Arc::clone(&journal), observer, stop).await;
     let record = journal.record();
-    let released = remove::release(engine, &record).await;
-    if !keep || ran.is_err() {
-        remove::forget(engine, &record)?;
+    let mut released = remove::release(engine, &record).await;
+    if released.is_ok() && (!keep || ran.is_err()) {
+        released = remove::forget(engine, &record);
     }
-    let outcome = ran?;
-    released?;
-    Ok(outcome)
+    match (ran, released) {
+        (Err(error), Err(releasing)) => {
+            log::warn!("undoing pod {}: {releasing}", record.name);
+            Err(error)
+        }
+        (Err(error), Ok(())) | (Ok(_), Err(error)) => Err(error),
+        (Ok(outcome), Ok(())) => Ok(outcome),
+    }
 }
 
 /// Makes the pod's directory and record.
@@ -152,7 +157,7 @@ async fn stopping(stop: &watch::Sender<Stop>) {
 fn open_store(engine: &Engine) -> Result<Store, Error> {
     Store::open(engine.paths.images()).map_err(|source| Error::Image {
         container: String::from("any"),
-        source,
+        source: Box::new(source),
     })
 }
 
@@ -169,7 +174,7 @@ async fn images(
         }
         let failed = |source| Error::Image {
             container: container.name.clone(),
-            source,
+            source: Box::new(source),
         };
         let source = Source::parse(&container.image).map_err(failed)?;
         let pull = match container.pull_policy {
