@@ -1,0 +1,236 @@
+//! `delete`: clears away what a dead shim left (contract 43 to 45).
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result, bail};
+use containerd_shim::{DeleteResponse, Flags, StartOpts};
+use containerd_shim_protos::protobuf::{Message, MessageField};
+use husk_sandbox::rootfs::unmount_all;
+use husk_scope::record;
+
+use crate::cleanup::{Cleanup, lives};
+use crate::store::{self, Store, StoreError};
+use crate::{group, socket};
+
+/// containerd kills `delete` after 5 s: what is not done by now is given up, so that the answer
+/// still reaches it.
+const LIMIT: Duration = Duration::from_millis(4500);
+
+/// The exit status of a container that lost its shim: killed by SIGKILL (contract 36).
+const KILLED: u32 = 128 + 9;
+
+/// What `delete` is about.
+struct Subject {
+    namespace: String,
+    id: String,
+    bundle: PathBuf,
+    /// containerd's address, part of the socket's name.
+    address: String,
+}
+
+/// The pod that a container or sandbox belongs to, as its shim left it.
+struct Found {
+    store: Store,
+    record: record::Pod,
+}
+
+/// Clears away and answers.
+///
+/// # Errors
+/// Bad flags, or stdout is closed. What could not be cleared away is a warning on stderr.
+pub(crate) fn run(flags: &Flags) -> Result<()> {
+    store::check_id(&flags.namespace).context("the flag -namespace")?;
+    store::check_id(&flags.id).context("the flag -id")?;
+    let bundle = if flags.bundle.is_empty() {
+        std::env::current_dir().context("neither -bundle nor a working directory")?
+    } else {
+        PathBuf::from(&flags.bundle)
+    };
+    let subject = Subject {
+        namespace: flags.namespace.clone(),
+        id: flags.id.clone(),
+        bundle,
+        address: flags.address.clone(),
+    };
+
+    let mut cleanup = Cleanup::default();
+    let found = subject.find(&mut cleanup);
+    let response = subject.response(found.as_ref());
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        subject.clear(found, &mut cleanup);
+        // Nobody listens any more if the limit has passed.
+        let _ = sender.send(cleanup);
+    });
+    let warnings = match receiver.recv_timeout(LIMIT) {
+        Ok(cleanup) => cleanup.warnings,
+        Err(_) => vec![format!(
+            "clearing away {} takes longer than {LIMIT:?}: run `delete` again",
+            flags.id
+        )],
+    };
+    answer(&response, &warnings)
+}
+
+/// Clears away a pod whose shim has died, for a new one in its place.
+///
+/// # Errors
+/// The shim lives after all, or something could not be cleared away.
+pub(crate) fn abandoned_pod(store: &Store) -> Result<()> {
+    let Some(record) = store.load()? else {
+        return Ok(());
+    };
+    if let Some(shim) = record.shim.filter(|shim| lives(*shim)) {
+        bail!(
+            "the shim of pod {}, pid {}, lives but does not answer at {}: delete the pod first",
+            record.id,
+            shim.pid,
+            record.socket.display()
+        );
+    }
+    let mut cleanup = Cleanup::default();
+    cleanup.pod(store, &record);
+    if cleanup.warnings.is_empty() {
+        Ok(())
+    } else {
+        bail!(
+            "an earlier shim of pod {} died and left what cannot be cleared away: {}",
+            record.id,
+            cleanup.warnings.join("; ")
+        )
+    }
+}
+
+impl Subject {
+    /// Finds the pod: the id is its own, or its container's.
+    fn find(&self, cleanup: &mut Cleanup) -> Option<Found> {
+        let found = self.find_by_id().and_then(|found| match found {
+            Some(found) => Ok(Some(found)),
+            None => self.find_by_container(cleanup),
+        });
+        found.unwrap_or_else(|error| {
+            cleanup.warnings.push(error.to_string());
+            None
+        })
+    }
+
+    fn find_by_id(&self) -> Result<Option<Found>, StoreError> {
+        let store = Store::new(&self.namespace, &self.id)?;
+        Ok(store.load()?.map(|record| Found { store, record }))
+    }
+
+    /// The bundle's spec names the pod; without the spec, the pod's record names the container.
+    fn find_by_container(&self, cleanup: &mut Cleanup) -> Result<Option<Found>, StoreError> {
+        let named = group::of_bundle(&self.bundle).unwrap_or_else(|error| {
+            cleanup.warnings.push(format!("{error:#}"));
+            None
+        });
+        let store = match named {
+            Some(pod) => Some(Store::new(&self.namespace, &pod)?),
+            None => Store::of_container(&self.namespace, &self.id)?,
+        };
+        let Some(store) = store else {
+            return Ok(None);
+        };
+        Ok(store.load()?.map(|record| Found { store, record }))
+    }
+
+    /// The answer: how the init ended if its exit is on record, else that it was killed.
+    fn response(&self, found: Option<&Found>) -> DeleteResponse {
+        let container = found.and_then(|found| {
+            let mut containers = found.record.containers.iter();
+            containers.find(|container| container.id == self.id)
+        });
+        let exit = container.and_then(|container| container.exit);
+        let at = exit.map_or_else(SystemTime::now, |exit| {
+            SystemTime::UNIX_EPOCH + Duration::from_millis(exit.at_ms)
+        });
+        DeleteResponse {
+            pid: container
+                .and_then(|container| container.init)
+                .and_then(|init| u32::try_from(init.pid).ok())
+                .unwrap_or_default(),
+            exit_status: exit.map_or(KILLED, |exit| exit.code),
+            exited_at: MessageField::some(at.into()),
+            ..DeleteResponse::default()
+        }
+    }
+
+    fn clear(&self, found: Option<Found>, cleanup: &mut Cleanup) {
+        match found {
+            Some(Found { store, record }) if record.id == self.id => {
+                clear_pod(&store, &record, cleanup);
+            }
+            Some(Found { store, record }) => self.clear_container(&store, &record, cleanup),
+            None => self.clear_socket(cleanup),
+        }
+        let rootfs = self.bundle.join("rootfs");
+        cleanup.attempt(unmount_all(&rootfs), || {
+            format!("unmount {}", rootfs.display())
+        });
+    }
+
+    /// Clears away one container of a pod. Only a live shim may change its record.
+    fn clear_container(&self, store: &Store, record: &record::Pod, cleanup: &mut Cleanup) {
+        cleanup.container(record, &self.id);
+        if record.shim.is_some_and(lives) {
+            return;
+        }
+        let rewritten = store.lock().and_then(|lock| {
+            let Some(mut record) = lock.as_ref().map(|_| store.load()).transpose()?.flatten()
+            else {
+                return Ok(None);
+            };
+            record
+                .containers
+                .retain(|container| container.id != self.id);
+            store.save(&record)?;
+            Ok(Some(record))
+        });
+        match rewritten {
+            Ok(Some(rest)) if rest.containers.is_empty() && !rest.sandbox_api => {
+                clear_pod(store, &rest, cleanup);
+            }
+            Ok(_) => {}
+            Err(error) => cleanup.warnings.push(error.to_string()),
+        }
+    }
+
+    /// Without a record there may still be the socket of a shim that died before it wrote one.
+    fn clear_socket(&self, cleanup: &mut Cleanup) {
+        let opts = StartOpts {
+            address: self.address.clone(),
+            namespace: self.namespace.clone(),
+            ..StartOpts::default()
+        };
+        let removed = socket::path(&opts, &self.id).and_then(|path| socket::remove_dead(&path));
+        cleanup.attempt(removed, || "remove the socket".to_owned());
+    }
+}
+
+/// Clears away a whole pod, its socket last (contract 46).
+fn clear_pod(store: &Store, record: &record::Pod, cleanup: &mut Cleanup) {
+    cleanup.pod(store, record);
+    if !record.socket.as_os_str().is_empty() {
+        cleanup.attempt(socket::remove_dead(&record.socket), || {
+            "remove the socket".to_owned()
+        });
+    }
+}
+
+/// Writes the response, raw, to stdout, and the warnings to stderr.
+fn answer(response: &DeleteResponse, warnings: &[String]) -> Result<()> {
+    let mut stderr = std::io::stderr();
+    for warning in warnings {
+        // If stderr is closed there is nobody to tell.
+        let _ = writeln!(stderr, "{warning}");
+    }
+    let mut stdout = std::io::stdout();
+    stdout
+        .write_all(&response.write_to_bytes()?)
+        .and_then(|()| stdout.flush())
+        .context("write the response")
+}
