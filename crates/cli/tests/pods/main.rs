@@ -12,6 +12,7 @@
 
 mod containers;
 mod detached;
+mod examples;
 mod failures;
 mod limits;
 mod namespaces;

@@ -131,6 +131,11 @@ impl Node {
         let spec = spec.replace("ROOTFS", &image);
         let text = format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: test}}\nspec:\n{spec}");
         fs::write(&manifest, text).unwrap();
+        self.start_manifest(&manifest, args)
+    }
+
+    /// Starts `husk run` of a manifest.
+    pub(crate) fn start_manifest(&self, manifest: &Path, args: &[&str]) -> Child {
         let shim = self.shim();
         let mut all = vec!["run", "--shim", shim.to_str().unwrap()];
         all.extend(args);
@@ -194,10 +199,10 @@ impl Node {
 impl Drop for Node {
     /// Removes what a failed test has left.
     fn drop(&mut self) {
-        let _ = self
-            .husk(&["rm", "-f", "test"])
-            .stderr(Stdio::null())
-            .status();
+        for pod in ["test", "web"] {
+            let mut remove = self.husk(&["rm", "-f", pod]);
+            let _ = remove.stderr(Stdio::null()).status();
+        }
     }
 }
 

@@ -80,7 +80,8 @@ fn a_read_only_root(node: &Node) {
 }
 
 fn masked_paths(node: &Node) {
-    let script = "exec 2>&1; cat /proc/keys | wc -c; touch /proc/sys/vm/swappiness; touch /sys/x; true";
+    let script =
+        "exec 2>&1; cat /proc/keys | wc -c; touch /proc/sys/vm/swappiness; touch /sys/x; true";
     let lines = run(node, "", script);
     assert!(lines.contains(&"0".into()), "{lines:?}");
     assert_eq!(

@@ -33,6 +33,8 @@ use crate::shim::Binary;
 pub struct Engine {
     /// Where pods and images are kept.
     pub paths: Paths,
+    /// The directory below which an image's relative path is: that of the manifest.
+    pub manifests: PathBuf,
     /// The shim.
     pub shim: Binary,
     /// A handler's configuration for the shim.

@@ -107,7 +107,7 @@ async fn run_recorded(
 ) -> Result<Outcome, Error> {
     let store = open_store(engine)?;
     let images = tokio::select! {
-        images = images(&store, &pod, observer.as_ref()) => images?,
+        images = images(engine, &store, &pod, observer.as_ref()) => images?,
         _ = stopping(&stop) => return Ok(Outcome::default()),
     };
     let record = journal.record();
@@ -163,6 +163,7 @@ fn open_store(engine: &Engine) -> Result<Store, Error> {
 
 /// Brings every image of the pod, each once.
 async fn images(
+    engine: &Engine,
     store: &Store,
     pod: &Pod,
     observer: &dyn Observer,
@@ -177,6 +178,7 @@ async fn images(
             source: Box::new(source),
         };
         let source = Source::parse(&container.image).map_err(failed)?;
+        let source = below(&engine.manifests, source);
         let pull = match container.pull_policy {
             PullPolicy::Always => Pull::Always,
             PullPolicy::IfNotPresent => Pull::IfNotPresent,
@@ -190,6 +192,22 @@ async fn images(
         images.insert(container.image.clone(), image);
     }
     Ok(images)
+}
+
+/// The source with its path, if it is a relative one, below `dir`.
+fn below(dir: &Path, source: Source) -> Source {
+    match source {
+        Source::Folder(path) => Source::Folder(dir.join(path)),
+        Source::Layout { path, name } => Source::Layout {
+            path: dir.join(path),
+            name,
+        },
+        Source::Archive { path, name } => Source::Archive {
+            path: dir.join(path),
+            name,
+        },
+        registry @ Source::Registry(_) => registry,
+    }
 }
 
 /// Tells the observer which image a step is of.
