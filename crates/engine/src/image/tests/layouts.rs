@@ -74,7 +74,10 @@ async fn a_name_is_needed_only_among_several() {
     let mut blobs = Blobs::default();
     let image = blobs.image(&[Tar::new().file("alone", b"").done()]);
     let alone = dir.path().join("alone");
-    write_files(&alone, &blobs.layout(&[image]));
+    write_files(
+        &alone,
+        &blobs.layout(&[named(&image, "one"), named(&image, "other")]),
+    );
     let image = get(dir.path(), &format!("oci:{}", alone.display()))
         .await
         .unwrap();
