@@ -11,7 +11,7 @@ use std::{env, ffi::OsString};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::command::{DEADLINE, poll, run, wait};
+use crate::command::{DEADLINE, Output, poll, run, wait};
 use crate::cri::Cri;
 use crate::ctr::Ctr;
 use crate::image;
@@ -119,6 +119,18 @@ impl Containerd {
         );
     }
 
+    /// Its process, if this process started it.
+    ///
+    /// # Panics
+    /// If another thread did while it held the lock.
+    #[must_use]
+    pub fn pid(&self) -> Option<Pid> {
+        let child = self.child.lock().unwrap();
+        child
+            .as_ref()
+            .map(|child| Pid::from_raw(child.id().cast_signed()))
+    }
+
     /// The shims first, then the lab's programs, then the machine's.
     fn path(&self) -> OsString {
         let own = [self.lab.shim_dir.clone(), self.lab.programs.join("bin")];
@@ -165,6 +177,12 @@ impl Containerd {
             .args(["--namespace", namespace])
             .env("PATH", self.path());
         command
+    }
+
+    /// `ctr` with these words in this containerd namespace.
+    #[track_caller]
+    pub fn ctr_command_of(&self, namespace: &str, words: &[&str]) -> Output {
+        run(self.ctr_command(namespace).args(words))
     }
 
     /// All it logged, with what its shims logged.
@@ -292,24 +310,27 @@ fn handlers(lab: &Lab) -> Vec<Handler> {
         ];
     }
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab/handlers");
-    let mut configurations = vec![("husk".to_owned(), None), ("systemd".to_owned(), None)];
+    let inline = ("scopes.network", "'container'".to_owned());
+    let mut configurations = vec![
+        ("husk".to_owned(), None),
+        ("systemd".to_owned(), None),
+        // Without a ConfigPath, containerd hands the handler's options over as they are.
+        ("inline".to_owned(), Some(inline)),
+    ];
     for entry in fs::read_dir(folder).unwrap().flatten() {
         let path = entry.path();
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-        configurations.push((name, Some(path)));
+        let option = ("ConfigPath", format!("'{}'", path.display()));
+        configurations.push((name, Some(option)));
     }
     let mut handlers = Vec::new();
-    for (name, config) in configurations {
+    for (name, option) in configurations {
         for (suffix, sandboxer) in [("", "podsandbox"), ("-api", "shim")] {
-            let config = config.as_ref();
             handlers.push(Handler {
                 name: format!("{name}{suffix}"),
                 runtime: lab.runtime.clone(),
                 sandboxer,
-                options: config
-                    .map(|path| ("ConfigPath", format!("'{}'", path.display())))
-                    .into_iter()
-                    .collect(),
+                options: option.clone().into_iter().collect(),
             });
         }
     }

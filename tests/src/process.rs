@@ -1,6 +1,7 @@
 //! Processes as `/proc` shows them.
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
@@ -76,15 +77,17 @@ pub fn is_alive(pid: Pid) -> bool {
         .is_some_and(|state| !state.starts_with('Z'))
 }
 
-/// The inode of each namespace of a process, by the names in `/proc/PID/ns`.
+/// The inode of each namespace of a process, by the names in `/proc/PID/ns`; of `time` only where
+/// the kernel has such namespaces.
 ///
 /// # Panics
 /// If the process is gone.
 #[must_use]
 #[track_caller]
 pub fn namespaces(pid: Pid) -> BTreeMap<String, String> {
-    ["net", "pid", "ipc", "uts", "user", "mnt", "cgroup"]
+    ["net", "pid", "ipc", "uts", "user", "mnt", "cgroup", "time"]
         .into_iter()
+        .filter(|kind| *kind != "time" || Path::new("/proc/self/ns/time").exists())
         .map(|kind| {
             let link = fs::read_link(format!("/proc/{pid}/ns/{kind}"))
                 .unwrap_or_else(|error| panic!("read the {kind} namespace of {pid}: {error}"));

@@ -32,7 +32,11 @@ macro_rules! in_both_modes {
 
 mod bad_input;
 mod cgroup_drivers;
+mod configuration_errors;
 mod containerd_restart;
+mod cve_2019_5736;
+mod cve_2024_21626;
+mod cve_2025_31133;
 mod delete_is_idempotent;
 mod events_order;
 mod exec;
@@ -47,7 +51,10 @@ mod pod_share_process_namespace;
 mod pod_shares_namespaces;
 mod pod_sysctls_and_hostname;
 mod pod_target_pid;
+mod protocol;
 mod run_and_exit;
+mod sandbox_api;
+mod scopes_from_configuration;
 mod security_context;
 mod shim_killed;
 mod slow_unmount;

@@ -1,6 +1,9 @@
 //! A container that wants more memory than it may have.
 use husk_tests::containerd::Containerd;
+use husk_tests::cri::Mode;
 use husk_tests::events::Events;
+
+in_both_modes!(kubernetes_hears_oom_killed);
 
 #[test]
 fn running_out_of_memory_is_an_event_and_status_137() {
@@ -28,4 +31,22 @@ fn a_container_that_survives_its_childs_death_reports_it_too() {
     container.start(&["sh", "-c", script]);
     let _ = events.topics_until(&container.id, "oom");
     assert_eq!(container.status().as_deref(), Some("RUNNING"));
+}
+
+fn kubernetes_hears_oom_killed(mode: Mode) {
+    let containerd = Containerd::of_the_suite();
+    let cri = containerd.cri();
+    let pod = cri.pod(mode).run();
+    let hungry = pod
+        .container(
+            "hungry",
+            &["dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"],
+        )
+        .resources(|resources| resources.memory_limit_in_bytes = 32 << 20)
+        .start();
+    let status = hungry.until_exited();
+    assert_eq!(
+        (status.exit_code, status.reason.as_str()),
+        (137, "OOMKilled")
+    );
 }

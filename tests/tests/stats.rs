@@ -2,8 +2,11 @@
 use husk_tests::cgroup;
 use husk_tests::command::until;
 use husk_tests::containerd::Containerd;
+use husk_tests::cri::Mode;
 use husk_tests::ctr::Container;
 use serde_json::Value;
+
+in_both_modes!(kubernetes_gets_figures_of_containers_and_of_the_pod);
 
 fn metrics(container: &Container<'_>) -> Value {
     let text = container.task(&["metrics", "--format", "json"]).ok();
@@ -74,4 +77,25 @@ fn figures_are_there_until_the_task_is_deleted() {
     container.until_status("STOPPED");
     let figures = metrics(&container);
     assert!(cpu(&figures) > 0, "{figures}");
+}
+
+fn kubernetes_gets_figures_of_containers_and_of_the_pod(mode: Mode) {
+    let containerd = Containerd::of_the_suite();
+    let cri = containerd.cri();
+    let pod = cri.pod(mode).run();
+    let (one, two) = (pod.sleeper("one"), pod.sleeper("two"));
+    let _ = one.sh("head -c 20000000 /dev/zero > /dev/shm/twenty");
+    until("the container's memory is counted", || {
+        one.memory_in_use() > 20_000_000
+    });
+    assert!(two.memory_in_use() < 20_000_000);
+    until("the pod's memory is counted", || {
+        let memory = pod.stats().memory.expect("the pod's memory");
+        memory
+            .working_set_bytes
+            .is_some_and(|bytes| bytes.value > 20_000_000)
+    });
+    let stats = pod.stats();
+    assert_eq!(stats.containers.len(), 2, "{stats:?}");
+    assert!(stats.cpu.expect("the pod's CPU").timestamp > 0);
 }

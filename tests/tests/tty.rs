@@ -6,7 +6,7 @@ use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use husk_tests::command::{DEADLINE, until, wait};
+use husk_tests::command::{DEADLINE, poll, wait};
 use husk_tests::containerd::Containerd;
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
@@ -57,10 +57,13 @@ impl OnTerminal {
     }
 
     fn until_shown(&self, wanted: &str) {
-        until(
-            &format!("the terminal shows `{wanted}`: {}", self.shown()),
-            || self.shown().contains(wanted),
-        );
+        let is_shown = || self.shown().contains(wanted).then_some(());
+        if poll(DEADLINE, is_shown).is_none() {
+            panic!(
+                "the terminal does not show `{wanted}` but {:?}",
+                self.shown()
+            );
+        }
     }
 
     fn shown(&self) -> String {
@@ -69,6 +72,14 @@ impl OnTerminal {
 
     fn write(&mut self, text: &str) {
         self.keyboard.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Waits until a shell on it sees this size; ctr passes it on only after the start.
+    fn until_sized(&mut self, rows_and_columns: &str) {
+        self.write(&format!(
+            "until [ \"$(stty size)\" = '{rows_and_columns}' ]; do sleep 0.1; done; echo si''zed {rows_and_columns}\n"
+        ));
+        self.until_shown(&format!("sized {rows_and_columns}"));
     }
 
     fn resize(&self, rows: u16, columns: u16) {
@@ -99,12 +110,11 @@ fn a_container_has_a_terminal_of_the_clients_size() {
     let container = containerd.ctr().container();
     let command = container.command(&["--rm", "--tty"], &["sh"]);
     let mut terminal = OnTerminal::start(command);
-    terminal.write("tty; echo size $(stty size)\n");
+    terminal.write("tty\n");
     terminal.until_shown("/dev/pts/0");
-    terminal.until_shown("size 40 100");
+    terminal.until_sized("40 100");
     terminal.resize(30, 90);
-    terminal.write("while [ \"$(stty size)\" != '30 90' ]; do sleep 0.1; done; echo re''sized\n");
-    terminal.until_shown("resized");
+    terminal.until_sized("30 90");
     terminal.write("exit 7\n");
     assert_eq!(terminal.end(), 7);
 }
@@ -130,7 +140,7 @@ fn an_exec_has_a_terminal_of_its_own() {
     let mut terminal = OnTerminal::start(container.exec_command(&["--tty"], &["sh"]));
     terminal.write("test -t 0 && test -t 1 && test -t 2 && echo three\" \"ends\n");
     terminal.until_shown("three ends");
-    terminal.write("echo size $(stty size); exit 4\n");
-    terminal.until_shown("size 40 100");
+    terminal.until_sized("40 100");
+    terminal.write("exit 4\n");
     assert_eq!(terminal.end(), 4);
 }

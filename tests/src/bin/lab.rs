@@ -7,11 +7,12 @@
     reason = "a program of the suite, which reports on the terminal"
 )]
 use std::env;
-use std::process::{Command, ExitCode};
+use std::process::{Child, Command, ExitCode, ExitStatus};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use husk_tests::containerd::Containerd;
 use husk_tests::lab::Lab;
+use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 
 fn main() -> ExitCode {
     match run() {
@@ -28,11 +29,12 @@ fn run() -> Result<ExitCode> {
     let program = arguments.next().context("usage: lab COMMAND [ARG...]")?;
     let lab = Lab::enter()?;
     let containerd = Containerd::start(&lab, "suite");
-    let status = Command::new(&program)
+    let mut command = Command::new(&program)
         .args(arguments)
         .envs(lab.environment())
-        .status()
+        .spawn()
         .with_context(|| format!("run {}", program.display()))?;
+    let status = wait(&mut command, &containerd)?;
     if !status.success() {
         containerd.keep_log();
     }
@@ -46,4 +48,21 @@ fn run() -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Waits for the command, and reaps what shims orphan meanwhile, as a machine's init does.
+fn wait(command: &mut Child, containerd: &Containerd) -> Result<ExitStatus> {
+    loop {
+        let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+        let ended = waitid(Id::All, peek)?.pid().context("a child that ended")?;
+        if ended.as_raw() == command.id().cast_signed() {
+            return Ok(command.wait()?);
+        }
+        ensure!(
+            containerd.pid() != Some(ended),
+            "containerd ended:\n{}",
+            containerd.log()
+        );
+        waitpid(ended, None)?;
+    }
 }
