@@ -17,6 +17,11 @@ pub(crate) fn load(dir: &Path) -> Result<Spec, JobError> {
     })
 }
 
+/// The spec's `linux.cgroupsPath`.
+pub(crate) fn cgroups_path(spec: &Spec) -> Option<&str> {
+    spec.linux().as_ref()?.cgroups_path().as_deref()?.to_str()
+}
+
 /// The process of a spec, and what it executes.
 pub(crate) fn process(spec: &Spec) -> Result<(Process, Workload), JobError> {
     let process = spec
@@ -26,14 +31,19 @@ pub(crate) fn process(spec: &Spec) -> Result<(Process, Workload), JobError> {
     Ok((process.clone(), Workload::new(process)?))
 }
 
-/// Rewrites the spec so that libcontainer does what the OCI runtime specification says.
+/// Writes the spec into `dir` so that libcontainer does what the OCI runtime specification says.
 ///
+/// - The cgroup is there already, with its limits: libcontainer must only join it.
 /// - No `capabilities` means none; libcontainer would leave all of the shim's.
 /// - `noNewPrivileges: false` means the same as its absence; libcontainer would load the seccomp
 ///   profile after it dropped the privilege to do so.
 /// - `HOME` is set, to nothing that matters: libcontainer would look it up through whatever
 ///   library the container's nsswitch.conf names. Our executor sets the environment itself.
-pub(crate) fn normalize(dir: &Path, mut spec: Spec) -> Result<(), JobError> {
+pub(crate) fn write_normalized(dir: &Path, mut spec: Spec, cgroup: &Path) -> Result<(), JobError> {
+    let mut linux = spec.linux().clone().unwrap_or_default();
+    linux.set_cgroups_path(Some(cgroup.to_owned()));
+    linux.set_resources(None);
+    spec.set_linux(Some(linux));
     if let Some(process) = spec.process_mut() {
         if process.capabilities().is_none() {
             process.set_capabilities(Some(no_capabilities()));
@@ -45,6 +55,7 @@ pub(crate) fn normalize(dir: &Path, mut spec: Spec) -> Result<(), JobError> {
         env.push("HOME=/".to_owned());
         process.set_env(Some(env));
     }
+    fs::create_dir_all(dir).doing(|| format!("make the directory {}", dir.display()))?;
     let path = dir.join(CONFIG);
     let text = serde_json::to_vec(&spec)
         .map_err(|error| JobError::failed(format!("cannot write the spec as JSON: {error}")))?;

@@ -12,15 +12,17 @@ use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns};
 use oci_spec::runtime::{Process, Spec};
 
-use crate::cgroup::Driver;
+use crate::cgroup::{Cgroup, New};
 use crate::executor::{ContainerExecutor, read_verdict};
 use crate::process::{self, Pidfd};
 use crate::workload::Workload;
 use crate::zygote::{Create, Doing, Done, JobError, Report};
-use crate::{bundle, cgroup_dirs, console, loopback, rootfs};
+use crate::{bundle, console, loopback, rootfs};
 
-/// Below the shim's directory for the container: what libcontainer keeps.
-const STATE: &str = "libcontainer";
+/// Below the shim's directory for the container: the bundle libcontainer builds from.
+const BUNDLE: &str = "libcontainer";
+/// In the bundle: what libcontainer keeps, in a directory for each container.
+const STATE: &str = "state";
 /// libcontainer's name for the socket its init waits at.
 const NOTIFY_SOCKET: &str = "notify.sock";
 
@@ -28,17 +30,48 @@ pub(crate) fn create(mut job: Create, report: &Report) -> Result<Done, JobError>
     report.step("reading config.json");
     let spec = bundle::load(&job.dir)?;
     let (process, workload) = bundle::process(&spec)?;
-    bundle::normalize(&job.dir, spec.clone())?;
+
+    report.step("making the cgroup");
+    let resources = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.resources().as_ref());
+    let cgroup = Cgroup::make(job.driver, bundle::cgroups_path(&spec), &job.id, resources)?;
+    bundle::write_normalized(&job.dir.join(BUNDLE), spec.clone(), cgroup.path())?;
 
     report.step("mounting the root filesystem");
-    rootfs::mount_all(&job.rootfs, &job.mounts)?;
-    let made = make_cwd(&job.rootfs, &spec, &process)
-        .and_then(|()| build(&mut job, &spec, &process, workload, report));
+    let made = rootfs::mount_all(&job.rootfs, &job.mounts)
+        .and_then(|()| make_cwd(&job.rootfs, &spec, &process))
+        .and_then(|()| build(&mut job, &spec, &process, workload, report))
+        .and_then(|done| adopt(cgroup, done));
     if made.is_err() {
         report.step("undoing a failed create");
-        undo(&job);
+        // Children of this process are libcontainer's intermediate and init, nothing else.
+        undo(
+            &job,
+            &process::children(process::my_pid()).unwrap_or_default(),
+        );
     }
     made
+}
+
+/// Undoes a create whose builder died, and left these processes.
+pub(crate) fn undo_orphaned(job: &Create, processes: &[i32]) {
+    undo(job, processes);
+    let removed = bundle::load(&job.dir).and_then(|spec| {
+        // Only when it is empty: this builder may have died before the cgroup was its own.
+        Ok(Cgroup::named(job.driver, bundle::cgroups_path(&spec), &job.id)?.remove()?)
+    });
+    if let Err(error) = removed {
+        log::warn!("cannot remove the cgroup of container {}: {error}", job.id);
+    }
+}
+
+fn adopt(cgroup: New, done: Done) -> Result<Done, JobError> {
+    if let Some(init) = &done.process {
+        cgroup.adopt(init.pid)?;
+    }
+    Ok(done)
 }
 
 /// Makes the working directory, as other runtimes do for an image that names one it lacks.
@@ -97,8 +130,6 @@ fn build(
         .map_err(|error| explain(&job.id, error, verdict, verdict_writer))?;
     let init = Pidfd::open(pid).doing(|| format!("open a pidfd for init, pid {pid}"))?;
 
-    // The cgroup v2 device program is attached here: libcontainer is built without it.
-
     if job.loopback {
         report.step("bringing lo up");
         bring_loopback_up(pid)?;
@@ -124,7 +155,7 @@ fn run_libcontainer(
 ) -> Result<i32, LibcontainerError> {
     let mut builder = ContainerBuilder::new(job.id.clone(), SyscallType::default())
         .validate_id()?
-        .with_root_path(job.dir.join(STATE))?
+        .with_root_path(job.dir.join(BUNDLE).join(STATE))?
         .with_console_socket(console.map(console::Listener::path))
         .with_executor(executor);
     if console.is_none() {
@@ -133,8 +164,9 @@ fn run_libcontainer(
         builder.stderr = job.stdio.stderr.take();
     }
     let container = builder
-        .as_init(&job.dir)
-        .with_systemd(job.driver == Driver::Systemd)
+        .as_init(job.dir.join(BUNDLE))
+        // The cgroup is there, whoever made it: libcontainer joins it by its path.
+        .with_systemd(false)
         .with_detach(true)
         .build()?;
     container
@@ -181,36 +213,26 @@ fn bring_loopback_up(pid: i32) -> Result<(), JobError> {
     loopback::up().doing(|| "bring lo up")
 }
 
-/// Undoes what a failed create has done: processes, cgroups, mounts, files. It goes on past what
-/// it cannot undo: `delete` comes after it.
-fn undo(job: &Create) {
-    let me = process::my_pid();
-    let mut cgroups = Vec::new();
-    for child in process::children(me).unwrap_or_default() {
-        // Children of this process are libcontainer's intermediate and init, nothing else.
-        cgroups.extend(cgroup_dirs::other_than_ours(child).unwrap_or_default());
-        if let Ok(child) = Pidfd::open(child) {
-            // ESRCH: it has ended by itself.
-            let _ = child.signal(libc::SIGKILL);
-            let _ = child.wait();
+/// Undoes what a failed create has done: processes, mounts, files. It goes on past what it cannot
+/// undo: `delete` comes after it.
+fn undo(job: &Create, processes: &[i32]) {
+    for pid in processes {
+        if let Err(error) = Pidfd::open(*pid).and_then(|process| process.kill()) {
+            log::warn!("cannot kill process {pid} of container {}: {error}", job.id);
         }
-    }
-    for directory in cgroups {
-        // libcontainer may have been faster.
-        let _ = fs::remove_dir(directory);
     }
     if !job.mounts.is_empty()
         && let Err(error) = rootfs::unmount_all(&job.rootfs)
     {
         log::warn!("cannot undo the mounts of container {}: {error}", job.id);
     }
-    let _ = fs::remove_dir_all(job.dir.join(STATE));
+    let _ = fs::remove_dir_all(job.dir.join(BUNDLE));
     let _ = fs::remove_file(job.dir.join(console::SOCKET));
 }
 
 /// Lets the init of a container execute; see [`crate::zygote::start`].
 pub(crate) fn start(dir: &Path, id: &str) -> io::Result<()> {
-    let state: PathBuf = dir.join(STATE).join(id);
+    let state: PathBuf = dir.join(BUNDLE).join(STATE).join(id);
     // The path may be longer than the 108 bytes a socket's name has: go by a descriptor.
     let state = rootfs::open_in_root(&state, Path::new("/"), OFlag::O_PATH)?;
     let socket = format!("/proc/self/fd/{}/{NOTIFY_SOCKET}", state.as_raw_fd());

@@ -6,8 +6,8 @@ use nix::unistd::ForkResult;
 /// On which side of [`fork`] this process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// The process that called.
-    Parent,
+    /// The process that called, with the pid of its copy.
+    Parent(i32),
     /// Its copy.
     Child,
 }
@@ -25,7 +25,7 @@ pub fn fork() -> io::Result<Side> {
     }
     // SAFETY: there is no other thread, so no lock or allocator state is caught half-way.
     match unsafe { nix::unistd::fork() }? {
-        ForkResult::Parent { .. } => Ok(Side::Parent),
+        ForkResult::Parent { child } => Ok(Side::Parent(child.as_raw())),
         ForkResult::Child => Ok(Side::Child),
     }
 }

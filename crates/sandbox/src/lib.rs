@@ -9,15 +9,18 @@
 
 mod bundle;
 pub mod cgroup;
-mod cgroup_dirs;
 mod console;
 mod create;
 pub mod daemon;
+mod exec;
 mod executor;
 pub mod features;
 mod loopback;
 pub mod process;
 pub mod rootfs;
+pub mod spawn;
 mod sys;
+mod update;
+pub mod terminal;
 mod workload;
 pub mod zygote;

@@ -1,8 +1,8 @@
 //! System calls without a safe wrapper elsewhere.
-use std::ffi::CStr;
 use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
+use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, Signal, signal};
 
 /// Ends the process at once: no destructors, no atexit handlers, which belong to its parent.
@@ -11,21 +11,12 @@ pub(crate) fn exit_now(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// Names the process, as ps(1) shows it; 15 bytes at most.
-pub(crate) fn set_name(name: &CStr) {
-    // SAFETY: `name` is a string that ends in a zero and outlives the call.
-    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
-}
-
 /// Has the kernel send `death` when the parent ends.
 ///
 /// # Errors
 /// The parent has ended already.
 pub(crate) fn die_with_parent(parent: u32, death: Signal) -> io::Result<()> {
-    // SAFETY: prctl(2) takes integers here.
-    if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, death as libc::c_ulong) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    prctl::set_pdeathsig(death)?;
     if std::os::unix::process::parent_id() != parent {
         return Err(io::Error::other("the parent process has ended"));
     }

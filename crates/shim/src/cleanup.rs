@@ -7,12 +7,14 @@ use std::fmt::Display;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use husk_sandbox::cgroup::{Cgroup, Driver};
 use husk_sandbox::process::{Pidfd, start_time};
 use husk_sandbox::rootfs::unmount_all;
+use husk_scope::Kind;
 use husk_scope::record::{Container, Namespace, Pod, Process};
 use nix::libc::SIGKILL;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -50,8 +52,9 @@ impl Cleanup {
         for container in &record.containers {
             self.kill_container(container);
         }
-        let holders = record.namespaces.iter().filter_map(|it| it.holder);
-        self.kill(holders);
+        for namespace in &record.namespaces {
+            self.kill_holder(namespace);
+        }
         for container in &record.containers {
             self.remove_container(container);
         }
@@ -81,7 +84,7 @@ impl Cleanup {
                     neighbour.id
                 ));
                 self.kill_processes(container);
-                self.unmount(&container.rootfs);
+                self.unmount_rootfs(container);
             } else {
                 self.kill_container(container);
                 self.remove_container(container);
@@ -118,12 +121,32 @@ impl Cleanup {
         );
     }
 
+    /// Kills the holder, also one that was made just before it could be put on record: whoever is
+    /// in the pinned namespace.
+    fn kill_holder(&mut self, namespace: &Namespace) {
+        self.kill(namespace.holder);
+        if namespace.kind == Kind::Pid && namespace.pinned {
+            let inside: Vec<_> = in_pid_namespace(&namespace.path)
+                .filter_map(|pid| Pidfd::open(pid).ok())
+                .collect();
+            self.end(&inside);
+        }
+    }
+
     fn remove_container(&mut self, container: &Container) {
-        self.unmount(&container.rootfs);
+        self.unmount_rootfs(container);
         if let Some(cgroup) = self.cgroup(container) {
             self.attempt(cgroup.remove(), || {
                 format!("remove the cgroup of container {}", container.id)
             });
+        }
+    }
+
+    /// Unmounts a root filesystem in the bundle. One elsewhere was there before the shim, which
+    /// mounts only in the bundle.
+    fn unmount_rootfs(&mut self, container: &Container) {
+        if container.rootfs.starts_with(&container.bundle) {
+            self.unmount(&container.rootfs);
         }
     }
 
@@ -244,17 +267,30 @@ fn ended(process: &Pidfd, deadline: Instant) -> bool {
     poll(&mut fds, timeout).is_ok_and(|ready| ready > 0)
 }
 
-/// The live processes of a session.
-fn session(leader: i32) -> impl Iterator<Item = i32> {
+/// Every process of the node.
+fn processes() -> impl Iterator<Item = i32> {
     fs::read_dir("/proc")
         .into_iter()
         .flatten()
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(move |pid| {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            in_session(&stat, leader)
-        })
+}
+
+/// The live processes of a session.
+fn session(leader: i32) -> impl Iterator<Item = i32> {
+    processes().filter(move |pid| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        in_session(&stat, leader)
+    })
+}
+
+/// The processes of a pinned pid namespace; none if nothing is pinned there.
+fn in_pid_namespace(pin: &Path) -> impl Iterator<Item = i32> {
+    let identity = |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+    let pinned = identity(pin);
+    processes().filter(move |pid| {
+        pinned.is_some() && identity(Path::new(&format!("/proc/{pid}/ns/pid"))) == pinned
+    })
 }
 
 /// Whether /proc/PID/stat is that of a member that has not ended: fields 3 and 6, counted behind

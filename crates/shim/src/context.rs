@@ -1,7 +1,6 @@
 //! What the process side hands to the pod side, and what it gets back.
 use std::collections::HashMap;
 use std::fmt;
-use std::path::PathBuf;
 
 use husk_sandbox::zygote::Zygote;
 use husk_scope::record;
@@ -19,8 +18,6 @@ pub(crate) struct Context {
     pub(crate) namespace: String,
     /// The pod's id: the group named by the first container's spec, else the id that `start` got.
     pub(crate) id: String,
-    /// The directory containerd made for the sandbox or first container; also the cwd.
-    pub(crate) bundle: PathBuf,
     /// What the handler's options say.
     pub(crate) handler: Handler,
     /// Makes the pod's processes.
@@ -34,8 +31,6 @@ pub(crate) struct Context {
     pub(crate) record: record::Pod,
     /// Ends the daemon.
     pub(crate) shutdown: Shutdown,
-    /// The socket containerd talks to.
-    pub(crate) socket: PathBuf,
 }
 
 /// What the pod's services give back to the process they run in.

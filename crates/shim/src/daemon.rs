@@ -1,5 +1,6 @@
 //! The daemon: what the child of `start` does before, around and after serving.
 use std::fs::OpenOptions;
+use std::io::{PipeReader, Read as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -21,8 +22,6 @@ use crate::{logger, placement, serve, socket};
 pub(crate) struct Daemon {
     /// What containerd told `start`.
     pub(crate) opts: StartOpts,
-    /// The working directory.
-    pub(crate) bundle: PathBuf,
     /// The bound socket, listening.
     pub(crate) listener: UnixListener,
     /// Its path.
@@ -31,6 +30,8 @@ pub(crate) struct Daemon {
     pub(crate) store: Store,
     /// The record so far.
     pub(crate) record: record::Pod,
+    /// Ends once `start` has recorded this process: only then may this process change the record.
+    pub(crate) recorded: PipeReader,
     /// What the handler's options say.
     pub(crate) handler: Handler,
     /// The process that ran `start`.
@@ -66,6 +67,9 @@ impl Daemon {
             info!("the runtime option {option} has no effect on husk");
         }
         let zygote = Zygote::fork().context("fork the zygote")?;
+        if let Err(error) = placement::raise_descriptor_limit() {
+            warn!("the limit of open files stays as it is: {error}");
+        }
         self.record_processes(zygote.process())?;
         let store = self.store.clone();
         serve::until_shutdown(self, zygote)?;
@@ -75,6 +79,9 @@ impl Daemon {
 
     /// Puts the shim and the zygote on record before either does anything.
     fn record_processes(&mut self, zygote: &Pidfd) -> Result<()> {
+        self.recorded
+            .read_to_end(&mut Vec::new())
+            .context("wait for the record of `start`")?;
         self.record.shim = Some(process(getpid().as_raw())?);
         self.record.zygote = Some(process(zygote.pid)?);
         self.record.created_ms = SystemTime::now()

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use containerd_shim::{DeleteResponse, Flags, StartOpts};
 use containerd_shim_protos::protobuf::{Message, MessageField};
 use husk_sandbox::rootfs::unmount_all;
@@ -78,17 +78,25 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
 /// Clears away a pod whose shim has died, for a new one in its place.
 ///
 /// # Errors
-/// Something could not be cleared away.
+/// The shim lives after all, or something could not be cleared away.
 pub(crate) fn abandoned_pod(store: &Store) -> Result<()> {
     let Some(record) = store.load()? else {
         return Ok(());
     };
+    if let Some(shim) = record.shim.filter(|shim| lives(*shim)) {
+        bail!(
+            "the shim of pod {}, pid {}, lives but does not answer at {}: delete the pod first",
+            record.id,
+            shim.pid,
+            record.socket.display()
+        );
+    }
     let mut cleanup = Cleanup::default();
     cleanup.pod(store, &record);
     if cleanup.warnings.is_empty() {
         Ok(())
     } else {
-        anyhow::bail!(
+        bail!(
             "an earlier shim of pod {} died and left what cannot be cleared away: {}",
             record.id,
             cleanup.warnings.join("; ")

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// The highest score there is, see proc_pid_oom_score_adj(5).
 const MAX_SCORE: i32 = 1000;
@@ -56,6 +57,16 @@ pub(crate) fn follow_oom_score(parent: u32) -> io::Result<()> {
         .map_err(io::Error::other)?;
     let own = (score + 1).min(MAX_SCORE);
     fs::write(Path::new("/proc/self/oom_score_adj"), own.to_string())
+}
+
+/// Lets this process have as many descriptors as it may: each container's I/O takes several.
+/// Call it after the zygote was forked: containers keep the limit that containerd had.
+///
+/// # Errors
+/// What setrlimit(2) says.
+pub(crate) fn raise_descriptor_limit() -> nix::Result<()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 //! The serve loop: ttrpc on the socket that `start` has bound, until Shutdown.
+use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll, ready};
@@ -7,19 +8,18 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use futures_core::Stream;
 use husk_sandbox::zygote::Zygote;
-use log::{debug, error, info, warn};
+use log::{debug, info, warn};
 use nix::unistd::geteuid;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
 use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
 
 use crate::context::{Context, Services};
 use crate::daemon::Daemon;
+use crate::pod;
 use crate::publisher::Publisher;
 use crate::shutdown::Shutdown;
 
@@ -35,6 +35,9 @@ const FLUSH: Duration = Duration::from_secs(5);
 
 /// How long running requests, among them the Shutdown itself, have to be answered at the end.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// How long to wait before accepting again after a failure.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves the pod until its shutdown is requested and its last events are sent.
 ///
@@ -53,22 +56,20 @@ pub(crate) fn until_shutdown(daemon: Daemon, zygote: Zygote) -> Result<()> {
 async fn serve(daemon: Daemon, zygote: Zygote) -> Result<()> {
     let signals = Signals::new().context("listen for signals")?;
     let listener = listener(daemon.listener).context("listen on the socket")?;
-    watch_zygote(&zygote)?;
     let socket = daemon.socket;
     let shutdown = Shutdown::new();
     let publisher = Publisher::new(&daemon.opts.ttrpc_address, &daemon.record.namespace);
-    let mut services = services(Context {
+    let mut services = pod::services(Context {
         namespace: daemon.record.namespace.clone(),
         id: daemon.record.id.clone(),
-        bundle: daemon.bundle,
         handler: daemon.handler,
         zygote,
         publisher: publisher.clone(),
         store: daemon.store,
         record: daemon.record,
         shutdown: shutdown.clone(),
-        socket: socket.clone(),
-    });
+    })
+    .context("watch the zygote and its children")?;
     let mut server = Server::new()
         .add_listener(listener)
         .register_service(std::mem::take(&mut services.map));
@@ -94,28 +95,49 @@ async fn serve(daemon: Daemon, zygote: Zygote) -> Result<()> {
 }
 
 /// The connections of an accepting socket, those of other users left out (contract 6).
-struct Peers(UnixListener);
+struct Peers {
+    listener: UnixListener,
+    /// Runs after a failure, such as too many open files, which would only repeat itself.
+    pause: Option<Pin<Box<Sleep>>>,
+}
 
 fn listener(listener: std::os::unix::net::UnixListener) -> io::Result<Listener> {
     listener.set_nonblocking(true)?;
-    Ok(Listener::new(Peers(UnixListener::from_std(listener)?)))
+    Ok(Listener::new(Peers {
+        listener: UnixListener::from_std(listener)?,
+        pause: None,
+    }))
 }
 
 impl Stream for Peers {
     type Item = io::Result<UnixStream>;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            let (stream, _) = ready!(self.0.poll_accept(cx))?;
-            match stream.peer_cred() {
-                Ok(peer) if peer.uid() == geteuid().as_raw() => {
-                    return Poll::Ready(Some(Ok(stream)));
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+            }
+            match ready!(self.listener.poll_accept(cx)) {
+                Ok((stream, _)) if is_own(&stream) => return Poll::Ready(Some(Ok(stream))),
+                Ok(_) => {}
+                Err(error) => {
+                    warn!("no connection can be accepted: {error}");
+                    self.pause = Some(Box::pin(sleep(ACCEPT_PAUSE)));
                 }
-                Ok(peer) => warn!("a connection of user {} is refused", peer.uid()),
-                Err(error) => warn!("a connection without credentials is refused: {error}"),
             }
         }
     }
+}
+
+/// Whether this user's process is at the other end.
+fn is_own(stream: &UnixStream) -> bool {
+    match stream.peer_cred() {
+        Ok(peer) if peer.uid() == geteuid().as_raw() => return true,
+        Ok(peer) => warn!("a connection of user {} is refused", peer.uid()),
+        Err(error) => warn!("a connection without credentials is refused: {error}"),
+    }
+    false
 }
 
 /// The signals that mean something to the daemon. SIGCHLD is the pod's.
@@ -158,35 +180,5 @@ impl Signals {
             }
             warn!("{name} is ignored: the pod lives; stop it through containerd");
         }
-    }
-}
-
-/// Says so if the zygote ends: no further process can be made in this pod then.
-fn watch_zygote(zygote: &Zygote) -> Result<()> {
-    let process = zygote.process();
-    let pid = process.pid;
-    #[expect(
-        deprecated,
-        reason = "its unsafe successor is for types whose descriptor may change; an OwnedFd's cannot"
-    )]
-    let ended = AsyncFd::with_interest(process.fd.try_clone()?, Interest::READABLE)
-        .context("watch the zygote")?;
-    tokio::spawn(async move {
-        if ended.readable().await.is_ok() {
-            error!(
-                "the zygote, pid {pid}, is gone: this pod's containers run on, but no container \
-                 or exec can be made in it any more; delete the pod and make it anew"
-            );
-        }
-    });
-    Ok(())
-}
-
-/// The pod side's services. It has none yet: a client is told that the service is unknown.
-fn services(context: Context) -> Services {
-    Services {
-        map: std::collections::HashMap::new(),
-        dump: Box::new(move || format!("{context:?}")),
-        idle: Box::new(|| true),
     }
 }

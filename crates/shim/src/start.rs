@@ -6,7 +6,9 @@ use anyhow::{Context as _, Result};
 use containerd_shim::Flags;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use husk_sandbox::daemon::{Side, fork, own_cores};
+use husk_sandbox::process::{Pidfd, start_time};
 use husk_scope::record;
+use nix::libc::SIGKILL;
 use serde::Serialize;
 
 use crate::daemon::Daemon;
@@ -50,26 +52,37 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
     let path = socket::path(&opts, &pod)?;
     let address = socket::address(&path);
 
+    // By this file others find the shim of a bundle.
+    store::write_atomic(&bundle.join("address"), address.as_bytes())
+        .with_context(|| format!("write {}/address", bundle.display()))?;
+
     let Bound::New(listener) = socket::bind(&path)? else {
-        return reply(&bundle, &address);
+        return reply(&address);
     };
-    let prepared = prepare(&store, &pod, &opts.namespace, &path, &opts.extensions).and_then(
+    let begun = prepare(&store, &pod, &opts.namespace, &path, &opts.extensions).and_then(
         |(record, handler)| {
-            // Its flag of the parent is containerd's: what the shim's own is measured by.
+            let (recorded, recording) = std::io::pipe().context("make a pipe")?;
+            // The parent here is containerd: what the shim's OOM score is measured by.
             let containerd = std::os::unix::process::parent_id();
-            let side = fork().context("fork the daemon")?;
-            Ok((record, handler, containerd, side))
+            match fork().context("fork the daemon")? {
+                Side::Parent(child) => {
+                    record_shim(&store, record, child)?;
+                    drop(recording);
+                    Ok(None)
+                }
+                Side::Child => Ok(Some((record, handler, recorded, containerd))),
+            }
         },
     );
-    match prepared {
-        Ok((_, _, _, Side::Parent)) => reply(&bundle, &address),
-        Ok((record, handler, containerd, Side::Child)) => Daemon {
+    match begun {
+        Ok(None) => reply(&address),
+        Ok(Some((record, handler, recorded, containerd))) => Daemon {
             opts,
-            bundle,
             listener,
             socket: path,
             store,
             record,
+            recorded,
             handler,
             containerd,
         }
@@ -81,6 +94,23 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
             Err(error)
         }
     }
+}
+
+/// Puts the daemon on record before anyone learns its address, so that a `delete` that comes
+/// before the daemon's own first record still finds it.
+fn record_shim(store: &Store, mut record: record::Pod, pid: i32) -> Result<()> {
+    let shim = Pidfd::open(pid).context("open the daemon")?;
+    let recorded = start_time(pid)
+        .map_err(anyhow::Error::from)
+        .and_then(|start_time| {
+            record.shim = Some(record::Process { pid, start_time });
+            Ok(store.save(&record)?)
+        });
+    if recorded.is_err() {
+        // One that has ended by now is what is wanted.
+        let _ = shim.signal(SIGKILL);
+    }
+    recorded
 }
 
 /// Does what a new shim needs of this process; its child inherits all of it.
@@ -114,11 +144,8 @@ fn prepare(
     Ok((record, handler))
 }
 
-/// Writes the reply, the only bytes that ever go to stdout (contract 5), and the file `address`
-/// by which others find the shim of a bundle.
-fn reply(bundle: &Path, address: &str) -> Result<()> {
-    store::write_atomic(&bundle.join("address"), address.as_bytes())
-        .with_context(|| format!("write {}/address", bundle.display()))?;
+/// Writes the reply, the only bytes that ever go to stdout (contract 5).
+fn reply(address: &str) -> Result<()> {
     let reply = serde_json::to_vec(&Reply {
         version: API_VERSION,
         address,

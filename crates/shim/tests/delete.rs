@@ -283,6 +283,45 @@ fn a_pod_s_delete_takes_everything_with_it() {
 }
 
 #[test]
+fn a_holder_that_is_not_on_record_is_found_by_its_pin() {
+    let node = Node::new();
+    let _mounts = Mounts(&node);
+    let mut holder = Sleeper::with(Command::new("unshare").args([
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "sleep",
+        "600",
+    ]));
+    let children = format!("/proc/{0}/task/{0}/children", holder.0.id());
+    let inside: u32 = common::wait_for(|| fs::read_to_string(&children).ok()?.trim().parse().ok());
+    let path = node.path().join("pid");
+    fs::write(&path, "").unwrap();
+    let namespace = format!("/proc/{inside}/ns/pid");
+    mount(
+        Some(namespace.as_str()),
+        &path,
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )
+    .unwrap();
+    let mut record = pod(&node, Vec::new());
+    record.namespaces = vec![record::Namespace {
+        kind: Kind::Pid,
+        scope: Scope::Pod,
+        path: path.clone(),
+        pinned: true,
+        holder: None,
+        shm: None,
+    }];
+    node.save(&record);
+    node.bundle("pod").delete();
+    wait_until(|| holder.is_dead());
+    assert!(!mounted(&path));
+}
+
+#[test]
 fn one_container_s_delete_leaves_its_neighbours() {
     let node = Node::new();
     let _mounts = Mounts(&node);
@@ -358,6 +397,20 @@ fn another_process_with_the_pid_on_record_is_not_killed() {
     node.save(&record);
     node.bundle("pod").delete();
     assert!(!bystander.is_dead());
+}
+
+#[test]
+fn a_root_filesystem_that_the_shim_did_not_mount_stays() {
+    let node = Node::new();
+    let _mounts = Mounts(&node);
+    let cgroup = CgroupDirs::new(&node, "app");
+    let mut app = container(&node, "app", &Sleeper::new(), &cgroup);
+    let elsewhere = node.path().join("elsewhere");
+    mount_tmpfs(&elsewhere);
+    app.rootfs.clone_from(&elsewhere);
+    node.save(&pod(&node, vec![app]));
+    node.bundle("pod").delete();
+    assert!(mounted(&elsewhere));
 }
 
 #[test]

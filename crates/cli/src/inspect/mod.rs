@@ -14,6 +14,7 @@ mod cgroups;
 mod find;
 #[cfg(test)]
 mod fixture;
+mod matrix;
 mod page;
 mod proc;
 mod report;
@@ -22,6 +23,7 @@ mod sharing;
 mod tests;
 mod text;
 mod tree;
+mod units;
 
 /// Show what a pod is made of: who shares which namespace with whom, cgroups, processes.
 #[derive(Args, Clone, Debug)]

@@ -47,7 +47,7 @@ impl OomWatch {
         let fd = inotify(&counter).map_err(Error::file("watch", &counter))?;
         let seen = kills(&counter)?.unwrap_or_default();
         let version = Version::V2 {
-            seen: kills_above(&above),
+            seen: kills_elsewhere(&above),
             above,
         };
         Ok(Self {
@@ -66,7 +66,7 @@ impl OomWatch {
         let control = File::open(&counter).map_err(Error::file("open", &counter))?;
         let request = format!("{} {}", event.as_fd().as_raw_fd(), control.as_raw_fd());
         files::write(&dir.join("cgroup.event_control"), &request)?;
-        let seen = kills(&counter)?.unwrap_or_default();
+        let seen = kills_v1(&counter)?.unwrap_or_default();
         Ok(Self {
             fd: OwnedFd::from(event).into(),
             counter,
@@ -97,18 +97,27 @@ impl OomWatch {
     }
 
     fn look(&mut self, noticed: bool) -> Result<bool> {
+        match &mut self.version {
+            Version::V1 => self.look_v1(noticed),
+            Version::V2 { above, seen } => {
+                // Before the own count: a kill between the two must not be seen above only.
+                let before = kills_elsewhere(above);
+                let kills = kills(&self.counter)?.unwrap_or_default();
+                let new = std::mem::replace(&mut self.seen, kills) < kills;
+                *seen = if new { kills_elsewhere(above) } else { before };
+                Ok(new)
+            }
+        }
+    }
+
+    fn look_v1(&mut self, noticed: bool) -> Result<bool> {
         let deadline = Instant::now() + V1_KILL;
         loop {
-            let Some(kills) = kills(&self.counter)? else {
+            let Some(kills) = kills_v1(&self.counter)? else {
                 // Kernels before 4.13 do not count kills: the notice is all there is.
                 return Ok(noticed);
             };
-            let new = kills > self.seen;
-            self.seen = kills;
-            if let Version::V2 { above, seen } = &mut self.version {
-                *seen = kills_above(above);
-                return Ok(new);
-            }
+            let new = std::mem::replace(&mut self.seen, kills) < kills;
             if new || !noticed || Instant::now() >= deadline {
                 return Ok(new);
             }
@@ -121,7 +130,7 @@ impl OomWatch {
         match &mut self.version {
             Version::V1 => false,
             Version::V2 { above, seen } => {
-                let kills = kills_above(above);
+                let kills = kills_elsewhere(above);
                 std::mem::replace(seen, kills) < kills
             }
         }
@@ -159,8 +168,24 @@ fn kills(counter: &Path) -> Result<Option<u64>> {
     Ok(files::keyed(&files::read(counter)?, "oom_kill"))
 }
 
+/// On v1 a cgroup does not count the kills in those below it, in whose name memory ran out too.
+fn kills_v1(counter: &Path) -> Result<Option<u64>> {
+    let Some(own) = kills(counter)? else {
+        return Ok(None);
+    };
+    let (Some(dir), Some(file)) = (counter.parent(), counter.file_name()) else {
+        return Ok(Some(own));
+    };
+    let below = files::tree(dir)?;
+    let below = below
+        .iter()
+        .skip(1)
+        .map(|dir| kills_elsewhere(&dir.join(file)));
+    Ok(Some(own + below.sum::<u64>()))
+}
+
 /// The root has no such file; neither has a cgroup that is gone.
-fn kills_above(counter: &Path) -> u64 {
+fn kills_elsewhere(counter: &Path) -> u64 {
     kills(counter).ok().flatten().unwrap_or_default()
 }
 

@@ -5,6 +5,8 @@ use std::io;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup;
+
 /// Why the zygote could not be made or reached.
 #[derive(Debug, thiserror::Error)]
 pub enum ZygoteError {
@@ -82,6 +84,17 @@ impl JobError {
         let message = format!("cannot {what}: {}", errno.desc());
         match errno {
             Errno::ENOENT | Errno::ENOTDIR | Errno::ESRCH => Self::not_found(message),
+            _ => Self::failed(message),
+        }
+    }
+}
+
+impl From<cgroup::Error> for JobError {
+    fn from(error: cgroup::Error) -> Self {
+        let message = error.to_string();
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::not_found(message),
+            io::ErrorKind::InvalidInput => Self::invalid(message),
             _ => Self::failed(message),
         }
     }

@@ -32,7 +32,7 @@ pub(super) struct Packet {
 /// A job as it arrives in the zygote.
 pub(super) struct SentJob {
     pub(super) id: u64,
-    job: OwnedFd,
+    pub(super) job: OwnedFd,
     stdio: Stdio,
 }
 
@@ -130,16 +130,22 @@ impl SentJob {
 
     /// Reads the job itself; only the builder does.
     pub(super) fn read(self) -> io::Result<Job> {
-        let mut file = File::from(self.job);
-        file.rewind()?;
-        let mut text = Vec::new();
-        file.read_to_end(&mut text)?;
-        let mut job: Job = serde_json::from_slice(&text)?;
+        let mut job = read_job(self.job)?;
         if let Some(stdio) = job.stdio() {
             *stdio = self.stdio;
         }
         Ok(job)
     }
+}
+
+/// Reads a job without its descriptors.
+pub(super) fn read_job(job: OwnedFd) -> io::Result<Job> {
+    let mut file = File::from(job);
+    // The writer's offset, and that of whoever read it before, are shared.
+    file.rewind()?;
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
+    Ok(serde_json::from_slice(&text)?)
 }
 
 /// A result as a builder reports it: JSON and descriptors.

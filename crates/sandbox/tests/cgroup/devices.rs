@@ -80,10 +80,13 @@ fn a_privileged_container_may_do_all() {
 }
 
 #[test]
-fn without_a_list_there_are_no_rules() {
+fn without_a_list_there_are_the_default_devices() {
     let scratch = Scratch::new("dev-none", "{}");
     let node = std::env::temp_dir().join(format!("husk-test-{}-none", std::process::id()));
-    let script = format!("mknod {0} {KMSG} && : < {0}", node.display());
+    let script = format!(
+        "mknod {0} {KMSG} && head -c 1 /dev/zero && ! head -c 0 {0}",
+        node.display()
+    );
     assert!(scratch.run(&script).wait().unwrap().success());
     std::fs::remove_file(node).unwrap();
 }

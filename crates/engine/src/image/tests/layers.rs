@@ -276,7 +276,6 @@ async fn nothing_is_made_outside_of_the_layer() {
 /// Three layers that add, replace and delete in every way.
 fn three_layers() -> [Vec<u8>; 3] {
     let one = Tar::new()
-        .dir("./")
         .dir("keep/")
         .file("keep/a", b"1")
         .dir("drop/")
@@ -287,7 +286,14 @@ fn three_layers() -> [Vec<u8>; 3] {
         .file("hide/a", b"1")
         .file("swap", b"a file")
         .dir("turn/")
-        .file("turn/a", b"1");
+        .file("turn/a", b"1")
+        .dir("late/")
+        .file("late/old", b"1")
+        .dir("late/sub/")
+        .file("late/sub/old", b"1")
+        .dir("keep/late/")
+        .file("keep/late/old", b"1")
+        .file("fresh", b"1");
     let two = Tar::new()
         .dir("keep/")
         .file("keep/b", b"2")
@@ -297,8 +303,17 @@ fn three_layers() -> [Vec<u8>; 3] {
         .file("hide/b", b"2")
         .dir("swap/")
         .file("swap/now", b"a directory")
-        .file("turn", b"a file");
+        .file("turn", b"a file")
+        .dir("late/")
+        .file("late/new", b"2")
+        .file("late/.wh..wh..opq", b"")
+        .dir("keep/late/")
+        .file("keep/late/new", b"2")
+        .file("keep/.wh.late", b"")
+        .file("fresh", b"2")
+        .file(".wh.fresh", b"");
     let three = Tar::new()
+        .add(Tar::header("./", EntryType::Directory, 0o751), &[])
         .dir("drop/")
         .file("drop/c", b"3")
         .dir("keep/")
@@ -320,10 +335,10 @@ async fn an_overlay_and_a_copy_are_the_same() {
     let (kinds, trees): (Vec<_>, Vec<_>) = trees.into_iter().unzip();
     assert_eq!(kinds, ["overlay", "bind"]);
     let names: Vec<_> = trees[0].keys().map(String::as_str).collect();
-    let expected = [
-        "", "drop", "drop/c", "hide", "hide/b", "keep", "keep/b", "swap", "swap/now", "turn",
-    ];
-    assert_eq!(names, expected);
+    let expected = "|drop|drop/c|fresh|hide|hide/b|keep|keep/b|keep/late|keep/late/new|late|late/new\
+         |swap|swap/now|turn";
+    assert_eq!(names.join("|"), expected);
+    assert!(trees[0][""].starts_with("dir 751 "), "{}", trees[0][""]);
     let strip = |tree: &BTreeMap<String, String>| -> BTreeMap<String, String> {
         // The mark is overlayfs' own business, and a copy's directory changes as files go.
         let own = |line: &String| {

@@ -6,7 +6,7 @@ use oci_client::secrets::RegistryAuth;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::build::{Blobs, Tar, busybox};
+use super::build::{Blobs, Tar};
 use super::server::{Mood, Server};
 use crate::image::registry::Registry;
 use crate::image::{Content, Image, ImageError, Progress, Pull, Quiet, Source, Step, Store};
@@ -21,7 +21,11 @@ fn store() -> (TempDir, Store) {
 fn demo(mood: Mood) -> Server {
     let mut blobs = Blobs::default();
     let top = Tar::new().file("hello", b"hi").done();
-    let image = blobs.image(&[busybox(), top]);
+    let base = Tar::new()
+        .dir("etc/")
+        .file("etc/motd", &[b'm'; 3000])
+        .done();
+    let image = blobs.image(&[base, top]);
     let other = blobs.image(&[Tar::new().file("other", b"").done()]);
     let index = blobs.index(&[("s390x", &other), ("amd64", &image), ("arm64", &image)]);
     let nothing = blobs.index(&[("s390x", &other)]);
@@ -200,6 +204,18 @@ async fn what_the_registry_answers_is_in_the_error() {
         );
         assert!(!images.join("references").exists(), "{mood:?}");
     }
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_is_tried_again() {
+    let (_dir, store) = store();
+    let server = demo(Mood::Stumbles);
+    get(&store, &server.name("app:one"), Pull::default())
+        .await
+        .unwrap();
+    let mut blobs = server.asked();
+    blobs.retain(|path| path.contains("/blobs/"));
+    assert_eq!(blobs.len(), 6, "{blobs:?}");
 }
 
 #[tokio::test]
