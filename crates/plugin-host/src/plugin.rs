@@ -88,8 +88,10 @@ impl fmt::Display for Answer {
             Self::Admitted => f.write_str("admitted"),
             Self::Scopes(scopes) if scopes.is_empty() => f.write_str("as requested"),
             Self::Scopes(scopes) => {
-                let words: Vec<String> =
-                    scopes.iter().map(|(kind, scope)| format!("{kind}={scope}")).collect();
+                let words: Vec<String> = scopes
+                    .iter()
+                    .map(|(kind, scope)| format!("{kind}={scope}"))
+                    .collect();
                 f.write_str(&words.join(" "))
             }
             Self::Edited(_, edits) => f.write_str(&edits.join("; ")),

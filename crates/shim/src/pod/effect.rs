@@ -1,17 +1,20 @@
 //! Carries out what the state machine wants: one function per effect.
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use containerd_shim_protos::events::task as events;
 use containerd_shim_protos::protobuf::MessageField;
 use containerd_shim_protos::topics;
 use containerd_shim_protos::types::mount::Mount as ProtoMount;
+use husk_plugin_host::subject::Question;
 use husk_sandbox::cgroup::Cgroup;
 use log::{debug, info, warn};
 use nix::errno::Errno;
 use tokio::task::spawn_blocking;
 
 use super::container::Container;
+use super::policy::Happened;
 use super::state::{Action, Effect, Event, ProcessId, Published, Reply, Token, finished};
 use super::{Life, Pod, create, exec, now_ms, sandbox};
 use crate::failure::Failure;
@@ -47,8 +50,26 @@ impl Pod {
         }
     }
 
-    fn publish(&self, event: Published) {
+    /// Tells the plugins what containerd is told.
+    fn tell_plugins_of(self: &Arc<Self>, event: &Published) {
+        match event {
+            Published::Started { container, .. } => self.tell_plugins(container, Happened::Started),
+            Published::OutOfMemory(container) => {
+                if let Some(found) = self.container(container) {
+                    found.oom_killed.store(true, Ordering::Relaxed);
+                }
+                self.tell_plugins(container, Happened::OutOfMemory);
+            }
+            Published::Exited { process, exit, .. } if process.exec.is_none() => {
+                self.tell_plugins(&process.container, Happened::Exited(*exit));
+            }
+            _ => {}
+        }
+    }
+
+    fn publish(self: &Arc<Self>, event: Published) {
         debug!("{event:?}");
+        self.tell_plugins_of(&event);
         let publisher = &self.publisher;
         match event {
             Published::Created { container, pid } => self.publish_created(container, pid),
@@ -292,6 +313,7 @@ impl Pod {
         let pod = Arc::clone(self);
         tokio::spawn(async move {
             let result = sandbox::undo(&pod).await;
+            pod.tell_plugins_of_sandbox(Question::SandboxStopped).await;
             pod.tell(Event::SandboxUndone(result, now_ms()));
         });
     }
