@@ -603,6 +603,13 @@ fn inits_exit_waits_for_its_execs() {
     );
 }
 
+/// The kernel ends a pid namespace with its init: there is nobody left to kill.
+#[test]
+fn of_its_own_pid_namespace_nothing_is_left_to_kill() {
+    let effects = running("a").step(Event::Exited(ProcessId::init("a"), EXIT));
+    assert!(!effects.contains(&Effect::KillRest("a".into())));
+}
+
 /// The codes of contract 22.
 #[test]
 fn refusals_have_their_codes() {
