@@ -1,6 +1,6 @@
 //! Makes a container's init with libcontainer, or leaves nothing behind.
 use std::fs::{self, File};
-use std::io::{self, PipeReader, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use nix::sched::{CloneFlags, setns};
 use oci_spec::runtime::{Process, Spec};
 
 use crate::cgroup::{Cgroup, New};
+use crate::complaints::Complaints;
 use crate::executor::{ContainerExecutor, read_verdict};
 use crate::process::{self, Pidfd};
 use crate::workload::Workload;
@@ -30,6 +31,7 @@ pub(crate) fn create(mut job: Create, report: &Report) -> Result<Done, JobError>
     report.step("reading config.json");
     let spec = bundle::load(&job.dir)?;
     let (process, workload) = bundle::process(&spec)?;
+    bundle::check_paths(&spec)?;
 
     report.step("making the cgroup");
     let resources = spec
@@ -37,10 +39,11 @@ pub(crate) fn create(mut job: Create, report: &Report) -> Result<Done, JobError>
         .as_ref()
         .and_then(|linux| linux.resources().as_ref());
     let cgroup = Cgroup::make(job.driver, bundle::cgroups_path(&spec), &job.id, resources)?;
-    bundle::write_normalized(&job.dir.join(BUNDLE), spec.clone(), cgroup.path())?;
 
     report.step("mounting the root filesystem");
-    let made = rootfs::mount_all(&job.rootfs, &job.mounts)
+    let made = bundle::write_normalized(&job.dir.join(BUNDLE), spec.clone(), cgroup.path())
+        .and_then(|()| rootfs::mount_all(&job.rootfs, &job.mounts))
+        .and_then(|()| bundle::check_root(&spec))
         .and_then(|()| make_cwd(&job.rootfs, &spec, &process))
         .and_then(|()| build(&mut job, &spec, &process, workload, report))
         .and_then(|done| adopt(cgroup, done));
@@ -120,14 +123,17 @@ fn build(
         .transpose()?;
     let (started, started_writer) = io::pipe().doing(|| "make a pipe")?;
     let (verdict, verdict_writer) = io::pipe().doing(|| "make a pipe")?;
+    let complaints = Complaints::collect().doing(|| "listen to libcontainer")?;
     let executor = ContainerExecutor::new(workload, &started_writer, &verdict_writer);
 
     report.step("building the container");
     if !terminal {
         console::own_stdio(&job.stdio, bundle::host_user(spec, process))?;
     }
-    let pid = run_libcontainer(job, console.as_ref(), executor)
-        .map_err(|error| explain(&job.id, error, verdict, verdict_writer))?;
+    let pid = run_libcontainer(job, console.as_ref(), executor).map_err(|error| {
+        drop(verdict_writer);
+        read_verdict(verdict).unwrap_or_else(|| explain(&job.id, &error, complaints))
+    })?;
     let init = Pidfd::open(pid).doing(|| format!("open a pidfd for init, pid {pid}"))?;
 
     if job.loopback {
@@ -175,27 +181,10 @@ fn run_libcontainer(
         .ok_or_else(|| LibcontainerError::Other("libcontainer made no init".to_owned()))
 }
 
-/// The executor's own words where it has refused; libcontainer's, with all their causes, otherwise.
-fn explain(
-    id: &str,
-    error: LibcontainerError,
-    verdict: PipeReader,
-    writer: io::PipeWriter,
-) -> JobError {
-    drop(writer);
-    if let Some(refused) = read_verdict(verdict) {
-        return refused;
-    }
-    let mut message = format!("cannot create container {id}: {error}");
-    let mut cause = std::error::Error::source(&error);
-    while let Some(error) = cause {
-        let text = error.to_string();
-        // Transparent errors repeat what they wrap.
-        if !message.ends_with(&text) {
-            message = format!("{message}: {text}");
-        }
-        cause = error.source();
-    }
+/// What libcontainer logged as it failed; its error, where that is all there is.
+fn explain(id: &str, error: &LibcontainerError, complaints: Complaints) -> JobError {
+    let reason = complaints.first().unwrap_or_else(|| error.to_string());
+    let message = format!("cannot create container {id}: {reason}");
     match error {
         LibcontainerError::InvalidSpec(_) | LibcontainerError::InvalidID(_) => {
             JobError::invalid(message)
