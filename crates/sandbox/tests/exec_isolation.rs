@@ -70,7 +70,7 @@ fn a_joining_process_cannot_be_looked_into(lab: &Lab) {
             json!({"bounding": caps, "permitted": caps, "effective": caps});
     });
     container.expect("spying\n");
-    for _ in 0..200 {
+    for _ in 0..100 {
         assert_eq!(lab.exec_shell(&container, "exit 0").0, Ended::Exited(0));
     }
     let (_, seen) = container.kill();
