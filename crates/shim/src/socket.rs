@@ -69,7 +69,7 @@ pub(crate) fn bind(path: &Path) -> Result<Bound> {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
         Err(error) => return Err(error).with_context(|| format!("bind {}", path.display())),
     }
-    if UnixStream::connect(path).is_ok() {
+    if is_served(path) {
         return Ok(Bound::Served);
     }
     remove(path)?;
@@ -82,10 +82,15 @@ pub(crate) fn bind(path: &Path) -> Result<Bound> {
 /// # Errors
 /// See [`remove`].
 pub(crate) fn remove_dead(path: &Path) -> Result<()> {
-    match UnixStream::connect(path) {
-        Ok(_) => Ok(()),
-        Err(_) => remove(path),
+    if is_served(path) {
+        return Ok(());
     }
+    remove(path)
+}
+
+/// Whether someone listens.
+pub(crate) fn is_served(path: &Path) -> bool {
+    UnixStream::connect(path).is_ok()
 }
 
 /// Removes a socket; gone already is no error.
