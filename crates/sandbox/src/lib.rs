@@ -20,7 +20,7 @@ pub mod process;
 pub mod rootfs;
 pub mod spawn;
 mod sys;
-mod update;
 pub mod terminal;
+mod update;
 mod workload;
 pub mod zygote;

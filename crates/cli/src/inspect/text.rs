@@ -271,7 +271,7 @@ fn keeper(kept: &Kept) -> String {
         Some(holder) => format!("holder {holder}"),
         None if kept.pinned => "a pin".into(),
         None if kept.path.starts_with("/proc") => "a process".into(),
-        None => "containerd".into(),
+        None => "the caller".into(),
     }
 }
 
