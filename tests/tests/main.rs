@@ -43,6 +43,7 @@ mod exec;
 mod io;
 mod kill;
 mod limits;
+mod nothing_grows;
 mod one_shim_per_pod;
 mod oom;
 mod pause;
