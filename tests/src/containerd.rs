@@ -236,7 +236,7 @@ disabled_plugins = ['io.containerd.nri.v1.nri', 'io.containerd.internal.v1.traci
 [grpc]
 address = '{dir}/c.sock'
 [debug]
-level = 'info'
+level = '{level}'
 [plugins.'io.containerd.internal.v1.opt']
 path = '{dir}/opt'
 [plugins.'io.containerd.cri.v1.images']
@@ -252,6 +252,7 @@ cni.conf_dir = '{dir}/cni'
 default_runtime_name = 'husk'
 ",
         pause = image::PAUSE,
+        level = env::var("HUSK_LAB_LOG").unwrap_or_else(|_| "info".into()),
         cni = cni.display(),
     );
     for handler in handlers(lab) {

@@ -273,24 +273,25 @@ impl<'a> Pod<'a> {
     }
 
     /// The sandbox's status and what more its shim tells (JSON).
-    #[must_use]
-    #[track_caller]
-    pub fn status(&self) -> (PodSandboxStatus, serde_json::Value) {
+    ///
+    /// # Errors
+    /// What `PodSandboxStatus` answers.
+    pub fn status(&self) -> Result<(PodSandboxStatus, serde_json::Value), Status> {
         let request = PodSandboxStatusRequest {
             pod_sandbox_id: self.id.clone(),
             verbose: true,
         };
         let answer = self
             .cri
-            .call(async |mut client| client.pod_sandbox_status(request).await)
-            .unwrap();
-        (answer.status.unwrap(), information(&answer.info))
+            .call(async |mut client| client.pod_sandbox_status(request).await)?;
+        Ok((answer.status.unwrap(), information(&answer.info)))
     }
 
-    /// Whether CRI calls it ready.
+    /// Whether CRI calls it ready; while its shim is gone, it may not even say.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.status().0.state() == PodSandboxState::SandboxReady
+        self.status()
+            .is_ok_and(|(status, _)| status.state() == PodSandboxState::SandboxReady)
     }
 
     /// Its use of the machine, as the kubelet asks for it.

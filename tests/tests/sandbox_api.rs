@@ -140,7 +140,7 @@ fn the_network_namespace_goes_with_the_pod() {
     let containerd = Containerd::of_the_suite();
     let cri = containerd.cri();
     let pod = cri.pod(Mode::SandboxApi).run();
-    let (status, _) = pod.status();
+    let (status, _) = pod.status().unwrap();
     let address = status.network.unwrap().ip;
     let app = pod.sleeper("app");
     assert!(app.sh("ip address show dev eth0").contains(&address));
