@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::{fs, io};
 
 use anyhow::{Context as _, Result, bail};
-use husk_engine::pod::{self, Bundle, Control, Exec, Paths, Request};
+use husk_engine::pod::{self, Control, Exec, Paths, Request};
 use husk_engine::shim::{Shim, address_of};
 use husk_scope::record::{self, STATE_DIR};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, stdin};
@@ -86,7 +86,7 @@ fn own(paths: &Paths, record: &pod::Record, args: &Args) -> Result<Target> {
         address: record.address.clone(),
         version: record.version,
         container: container.id.clone(),
-        bundle: paths.bundle(&record.id, Bundle::Container(&container.name)),
+        bundle: paths.bundle(&record.id, &container.id),
     })
 }
 

@@ -1,4 +1,5 @@
 //! `husk rm`.
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ pub(crate) fn run(paths: Paths, args: &Args) -> Result<ExitCode> {
         let engine = Engine {
             paths: paths.clone(),
             shim: Binary::find(record.shim.to_str())?,
+            manifests: PathBuf::new(),
             config: None,
             pause: PAUSE.into(),
             debug: false,

@@ -89,11 +89,22 @@ fn engine(paths: &Paths, args: &Args, verbose: u8) -> Result<Engine> {
     };
     Ok(Engine {
         paths: paths.clone(),
+        manifests: manifests(&args.file)?,
         shim: Binary::find(args.shim.as_deref())?,
         config: args.config.as_ref().map(absolute).transpose()?,
         pause: std::env::current_exe().context("cannot find husk's own binary")?,
         debug: verbose > 0,
     })
+}
+
+/// The manifest's directory; that of this process for stdin.
+fn manifests(file: &Path) -> Result<PathBuf> {
+    let dir = match file.parent() {
+        Some(dir) if file != Path::new("-") && dir != Path::new("") => dir,
+        _ => Path::new("."),
+    };
+    dir.canonicalize()
+        .with_context(|| format!("cannot find {}", dir.display()))
 }
 
 /// Runs a pod with its output on this terminal; nothing is kept of it.

@@ -4,6 +4,11 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::time::{Instant, sleep};
 
 use crate::manifest::{Container, Pod};
 
@@ -14,6 +19,12 @@ const PARENT: &str = "husk";
 
 /// The controllers whose limits a manifest can set.
 const CONTROLLERS: [&str; 2] = ["cpu", "memory"];
+
+/// How long killed processes may take to leave their cgroup.
+const DYING: Duration = Duration::from_secs(5);
+
+/// How often it is tried again until then.
+const POLL: Duration = Duration::from_millis(20);
 
 /// Microseconds, the kernel's default period of a CPU limit.
 const PERIOD: u64 = 100_000;
@@ -110,25 +121,36 @@ pub(crate) fn create(path: &str, limits: Limits) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes the cgroup and the emptied ones below it, from every hierarchy; no error if there is
-/// none.
+/// Kills what is still in the cgroup, and removes it and those below it from every hierarchy; no
+/// error if there is none.
 ///
 /// # Errors
-/// A cgroup that still holds processes.
-pub(crate) fn remove(path: &str) -> io::Result<()> {
-    let mut hierarchies = vec![PathBuf::from(ROOT)];
-    if !is_v2() {
-        // Runtimes make the cgroup in every hierarchy they find, and some are symbolic links.
-        for entry in fs::read_dir(ROOT)? {
-            hierarchies.push(entry?.path());
+/// A cgroup that stays busy for [`DYING`].
+pub(crate) async fn remove(path: &str) -> io::Result<()> {
+    let deadline = Instant::now() + DYING;
+    for hierarchy in hierarchies()? {
+        let cgroup = in_hierarchy(&hierarchy, path);
+        while let Err(error) = remove_tree(&cgroup) {
+            if error.kind() != io::ErrorKind::ResourceBusy || Instant::now() > deadline {
+                return Err(error);
+            }
+            sleep(POLL).await;
         }
-    }
-    for hierarchy in hierarchies {
-        remove_tree(&in_hierarchy(&hierarchy, path))?;
         // Refused while other pods are in it.
         let _ = fs::remove_dir(hierarchy.join(PARENT));
     }
     Ok(())
+}
+
+fn hierarchies() -> io::Result<Vec<PathBuf>> {
+    let root = PathBuf::from(ROOT);
+    if is_v2() {
+        return Ok(vec![root]);
+    }
+    // Runtimes make the cgroup in every hierarchy they find, and some are symbolic links.
+    fs::read_dir(root)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect()
 }
 
 fn remove_tree(cgroup: &Path) -> io::Result<()> {
@@ -139,6 +161,16 @@ fn remove_tree(cgroup: &Path) -> io::Result<()> {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove_tree(&entry.path())?;
         }
+    }
+    let pids = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    // 0 stands for a process of another pid namespace; to kill(2) it is the caller's own group.
+    for pid in pids
+        .lines()
+        .filter_map(|pid| pid.parse().ok())
+        .filter(|pid| *pid > 0)
+    {
+        // One that is gone already is what is wanted.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
     match fs::remove_dir(cgroup) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(named(cgroup, &error)),

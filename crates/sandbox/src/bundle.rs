@@ -62,7 +62,8 @@ pub(crate) fn write_normalized(dir: &Path, mut spec: Spec, cgroup: &Path) -> Res
     fs::write(&path, text).doing(|| format!("write the spec {}", path.display()))
 }
 
-fn no_capabilities() -> LinuxCapabilities {
+/// Five empty sets.
+pub(crate) fn no_capabilities() -> LinuxCapabilities {
     let mut none = LinuxCapabilities::default();
     none.set_bounding(Some([].into()));
     none.set_effective(Some([].into()));

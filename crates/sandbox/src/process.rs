@@ -266,6 +266,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::zombie_processes, reason = "it is waited for by its pidfd")]
     fn a_child_is_signalled_and_waited_for_by_pidfd() {
         let child = std::process::Command::new("sleep")
             .arg("60")

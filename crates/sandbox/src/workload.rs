@@ -1,8 +1,10 @@
 //! The last steps before a container's process is the program it asked for.
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr};
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -70,7 +72,7 @@ impl Workload {
         }
         self.environment
             .retain(|entry| !entry.to_bytes().starts_with(b"HOME="));
-        let passwd = fs::read("/etc/passwd").unwrap_or_default();
+        let passwd = read_passwd().unwrap_or_default();
         let mut home = b"HOME=".to_vec();
         home.extend_from_slice(home_of(&passwd, user).unwrap_or(b"/"));
         self.environment.extend(CString::new(home));
@@ -179,6 +181,22 @@ fn strings(texts: Vec<String>, field: &str) -> Result<Vec<CString>, JobError> {
         })
         .collect()
 }
+
+/// What /etc/passwd says, if it is a file: a container may have put a fifo there, or a device.
+fn read_passwd() -> io::Result<Vec<u8>> {
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open("/etc/passwd")?;
+    let mut text = Vec::new();
+    if file.metadata()?.is_file() {
+        file.take(LONGEST_PASSWD).read_to_end(&mut text)?;
+    }
+    Ok(text)
+}
+
+/// In bytes: some ten thousand users.
+const LONGEST_PASSWD: u64 = 1 << 20;
 
 /// The home directory of a user in a passwd(5) file.
 fn home_of(passwd: &[u8], user: u32) -> Option<&[u8]> {

@@ -1,4 +1,12 @@
 //! Who a process in a container is, and what it may do.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test, though one with a runner of its own"
+)]
 mod support;
 
 use husk_sandbox::process::Ended;

@@ -1,4 +1,12 @@
 //! What cannot be executed is said before the start, or at the latest when starting it.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test, though one with a runner of its own"
+)]
 mod support;
 
 use std::fs;
@@ -175,8 +183,11 @@ fn the_environment_is_the_specs_alone(lab: &Lab) {
 fn signals_are_at_their_defaults(lab: &Lab) {
     let mut container = lab.shell("cat /proc/self/status; sleep 60", |_| {});
     container.expect("SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
-    let (ended, status) = lab.exec_shell(&container, "cat /proc/self/status");
-    assert_eq!(ended, Ended::Exited(0));
+    let mut process = shell_process("");
+    process["args"] = json!(["cat", "/proc/self/status"]);
+    let (process, output) = lab.exec(&container, process).unwrap();
+    assert_eq!(support::wait(&process), Ended::Exited(0));
+    let status = support::read_all(output);
     assert!(
         status.contains("SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n"),
         "{status}"

@@ -1,4 +1,12 @@
 //! Builds do not wait for each other, and the death of one is told (contract 27).
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test, though one with a runner of its own"
+)]
 mod support;
 
 use std::fs;

@@ -1,4 +1,12 @@
 //! Terminals: of init and of an exec.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test, though one with a runner of its own"
+)]
 mod support;
 
 use std::fs::File;

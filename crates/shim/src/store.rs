@@ -116,13 +116,19 @@ impl Store {
     /// # Errors
     /// What the kernel says.
     pub(crate) fn save(&self, pod: &Pod) -> Result<(), StoreError> {
-        self.create()?;
         let path = self.dir.join(FILE);
         let text = serde_json::to_vec(pod).map_err(|source| StoreError::Format {
             path: path.clone(),
             source,
         })?;
-        write_atomic(&path, &text).map_err(|source| io_error("write", &path, source))
+        let written = match write_atomic(&path, &text) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.create()?;
+                write_atomic(&path, &text)
+            }
+            written => written,
+        };
+        written.map_err(|source| io_error("write", &path, source))
     }
 
     /// Makes the pod's directory, closed to other users; those above may be passed through.

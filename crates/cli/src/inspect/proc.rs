@@ -3,6 +3,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use husk_scope::Kind;
 use husk_scope::record::Process;
@@ -19,9 +20,18 @@ pub(super) fn namespace(pid: i32, kind: Kind) -> Option<u64> {
     inode(Path::new(&format!("/proc/{pid}/ns/{}", kind.proc_name())))
 }
 
-/// The inode of a namespace by the path that others join it by.
-pub(super) fn inode(path: &Path) -> Option<u64> {
-    fs::metadata(path).ok().map(|meta| meta.ino())
+/// The inode of the namespace at a path, as a process sees that path: a pin may be mounted in its
+/// mount namespace only. `None` when there is no namespace.
+pub(super) fn inode_seen_by(pid: i32, path: &Path) -> Option<u64> {
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    inode(&Path::new(&format!("/proc/{pid}/root")).join(relative))
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    let meta = fs::metadata(path).ok()?;
+    // All namespaces are on one filesystem; what is left of a pin once unmounted is a plain file.
+    let ours = fs::metadata("/proc/self/ns/mnt").ok()?;
+    (meta.dev() == ours.dev()).then(|| meta.ino())
 }
 
 /// Memory of a process, in bytes; see `smaps_rollup` in proc(5).
@@ -99,13 +109,17 @@ fn parse_stat(text: &str) -> Option<Stat> {
 /// Seconds since a process started.
 pub(super) fn age(process: Process) -> io::Result<u64> {
     let uptime = fs::read_to_string("/proc/uptime")?;
-    let seconds = uptime
-        .split(['.', ' '])
+    let uptime: f64 = uptime
+        .split(' ')
         .next()
-        .and_then(|text| text.parse::<u64>().ok());
-    let seconds = seconds.ok_or_else(|| io::Error::other("/proc/uptime has no number"))?;
-    let ticks = sysconf(SysconfVar::CLK_TCK)?.and_then(|ticks| u64::try_from(ticks).ok());
-    Ok(seconds.saturating_sub(process.start_time / ticks.unwrap_or(100).max(1)))
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| io::Error::other("/proc/uptime has no number"))?;
+    let ticks = sysconf(SysconfVar::CLK_TCK)?.and_then(|ticks| u32::try_from(ticks).ok());
+    let ticks = u64::from(ticks.unwrap_or(100).max(1));
+    let started = Duration::from_millis(process.start_time * 1000 / ticks);
+    Ok(Duration::from_secs_f64(uptime.max(0.0))
+        .saturating_sub(started)
+        .as_secs())
 }
 
 #[cfg(test)]
@@ -148,5 +162,8 @@ mod tests {
             inode(Path::new("/proc/self/ns/net"))
         );
         assert!(inner_pid(pid).is_some());
+        assert!(inode_seen_by(pid, Path::new("/proc/self/ns/net")).is_some());
+        assert_eq!(inode_seen_by(pid, Path::new("/proc/self/stat")), None);
+        assert_eq!(inode_seen_by(pid, Path::new("/nowhere")), None);
     }
 }

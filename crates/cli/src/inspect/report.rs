@@ -100,7 +100,7 @@ pub(super) struct Container {
     pub(super) id: String,
     /// The name in the pod.
     pub(super) name: String,
-    /// Whether this container is the sandbox: the pause container of a pod, or its only one.
+    /// Whether this container is the sandbox: the pause container of a Kubernetes pod.
     pub(super) is_sandbox: bool,
     /// Where it is in its life, as recorded.
     pub(super) status: Status,
@@ -171,7 +171,11 @@ fn maybe_shown<S: Serializer>(scope: &Option<Scope>, serializer: S) -> Result<S:
 /// Looks at everything the record names.
 pub(super) fn look(pod: &record::Pod) -> Report {
     let hierarchies = Hierarchies::of_node();
-    let kept: Vec<_> = pod.namespaces.iter().map(kept).collect();
+    let kept: Vec<_> = pod
+        .namespaces
+        .iter()
+        .map(|namespace| kept(pod, namespace))
+        .collect();
     let namespaces = namespaces(pod, &kept);
     let cgroups: Vec<_> = pod
         .containers
@@ -245,12 +249,13 @@ fn inodes(pid: i32) -> Inodes {
         .collect()
 }
 
-fn kept(namespace: &record::Namespace) -> Kept {
+fn kept(pod: &record::Pod, namespace: &record::Namespace) -> Kept {
+    let observer = living(pod.shim).map_or(1, |shim| shim.pid);
     Kept {
         kind: namespace.kind,
         scope: namespace.scope.clone(),
         path: namespace.path.clone(),
-        inode: proc::inode(&namespace.path),
+        inode: proc::inode_seen_by(observer, &namespace.path),
         pinned: namespace.pinned,
         holder: namespace.holder.map(|holder| holder.pid),
         shm: namespace.shm.clone(),
@@ -261,7 +266,9 @@ fn kept(namespace: &record::Namespace) -> Kept {
 fn namespaces<'a>(pod: &'a record::Pod, kept: &[Kept]) -> Namespaces<'a> {
     let members = pod.containers.iter().map(|container| Member {
         name: &container.name,
-        is_sandbox: container.id == pod.id && !pod.sandbox_api,
+        is_sandbox: container.id == pod.id
+            && !pod.sandbox_api
+            && !pod.kubernetes_namespace.is_empty(),
         plan: &container.plan,
         inodes: living(container.init)
             .map(|init| inodes(init.pid))

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::journal::Journal;
-use super::{Bundle, Engine, Error, Notice, Observer, Status, Stop, sandbox, volumes};
+use super::{Engine, Error, Notice, Observer, Status, Stop, sandbox, volumes};
 use crate::image::{self, Image, Rootfs, RootfsMount, Store};
 use crate::manifest::{Container, Pod, RestartPolicy};
 use crate::shim::{Stdio, Task};
@@ -115,7 +115,7 @@ impl Context {
     ) -> Result<u32, Error> {
         let (paths, pod) = (&self.engine.paths, &self.sandbox.id);
         let id = container_id(pod, &container.name);
-        let bundle = paths.bundle(pod, Bundle::Container(&container.name));
+        let bundle = paths.bundle(pod, &id);
         let log = paths.log(pod, &container.name);
         let layers = paths.data_of(pod).join("layers").join(&container.name);
         let rootfs = self.bundle(container, &bundle, &layers).await?;
@@ -166,7 +166,7 @@ impl Context {
         let name = &container.name;
         let about_image = |source| Error::Image {
             container: name.clone(),
-            source,
+            source: Box::new(source),
         };
         let about_spec = |source| Error::Spec {
             container: name.clone(),
@@ -266,7 +266,7 @@ impl Context {
             .images
             .get(&container.image)
             .and_then(|image| image.config.stop_signal.as_deref());
-        named.and_then(|name| signal(name)).unwrap_or(SIGTERM)
+        named.and_then(signal).unwrap_or(SIGTERM)
     }
 
     /// Sends a signal to init; that it is over already is what the caller wants.

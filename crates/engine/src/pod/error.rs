@@ -56,7 +56,7 @@ pub enum Error {
         /// The container.
         container: String,
         /// What is wrong.
-        source: ImageError,
+        source: Box<ImageError>,
     },
     /// A spec that cannot be written.
     #[error("container {container}: {source}")]
@@ -112,7 +112,7 @@ pub enum Error {
         /// The container.
         container: String,
         /// What the shim said.
-        source: shim::Error,
+        source: Box<shim::Error>,
     },
     /// The shim itself.
     #[error(transparent)]
@@ -133,6 +133,9 @@ impl Error {
 
     pub(super) fn container(name: &str) -> impl FnOnce(shim::Error) -> Self {
         let container = name.to_owned();
-        move |source| Self::Container { container, source }
+        move |source| Self::Container {
+            container,
+            source: Box::new(source),
+        }
     }
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 pub use error::Error;
 pub use exec::{Control, Exec, Request};
-pub use paths::{Bundle, Paths};
+pub use paths::Paths;
 pub use record::{ContainerRecord, Record, Status};
 pub use remove::remove;
 pub use run::run;
@@ -33,6 +33,8 @@ use crate::shim::Binary;
 pub struct Engine {
     /// Where pods and images are kept.
     pub paths: Paths,
+    /// The directory below which an image's relative path is: that of the manifest.
+    pub manifests: PathBuf,
     /// The shim.
     pub shim: Binary,
     /// A handler's configuration for the shim.

@@ -10,15 +10,6 @@ pub struct Paths {
     pub data: PathBuf,
 }
 
-/// Whose bundle.
-#[derive(Clone, Copy, Debug)]
-pub enum Bundle<'a> {
-    /// The sandbox's.
-    Sandbox,
-    /// A container's, by name.
-    Container(&'a str),
-}
-
 impl Paths {
     /// The store of images.
     #[must_use]
@@ -44,13 +35,11 @@ impl Paths {
         self.pods().join(pod)
     }
 
-    /// The bundle of a container or of the sandbox.
+    /// The bundle of a container, or of the sandbox, whose id is the pod's. As in containerd's
+    /// state its name is the id and it is beside the others: runc's shim counts on both.
     #[must_use]
-    pub fn bundle(&self, pod: &str, whose: Bundle<'_>) -> PathBuf {
-        match whose {
-            Bundle::Sandbox => self.state_of(pod).join("sandbox"),
-            Bundle::Container(name) => self.state_of(pod).join("containers").join(name),
-        }
+    pub fn bundle(&self, pod: &str, id: &str) -> PathBuf {
+        self.state_of(pod).join("bundles").join(id)
     }
 
     /// The file with all that a container wrote to stdout and stderr.

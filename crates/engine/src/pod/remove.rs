@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::time::{sleep, timeout};
 
-use super::{Bundle, Engine, Error, Paths, Record, sandbox};
+use super::{Engine, Error, Paths, Record, sandbox};
 use crate::shim::{self, Binary, Shim, Task};
 use crate::{cgroup, netns, process};
 
@@ -74,14 +74,8 @@ pub(super) async fn release(engine: &Engine, record: &Record) -> Result<(), Erro
             first = result;
         }
     };
-    let bundles = record
-        .containers
-        .iter()
-        .map(|container| Bundle::Container(&container.name));
-    for bundle in bundles.chain([Bundle::Sandbox]) {
-        note(unmount(
-            &engine.paths.bundle(&record.id, bundle).join("rootfs"),
-        ));
+    for id in ids(record) {
+        note(unmount(&engine.paths.bundle(&record.id, id).join("rootfs")));
     }
     for path in record.mounts.iter().rev() {
         note(unmount(path));
@@ -90,7 +84,7 @@ pub(super) async fn release(engine: &Engine, record: &Record) -> Result<(), Erro
         note(netns::remove(path).map_err(Error::io("unpin the network namespace", path)));
     }
     if let Some(path) = &record.cgroup {
-        let removed = cgroup::remove(path);
+        let removed = cgroup::remove(path).await;
         note(removed.map_err(|source| Error::Cgroup {
             path: path.clone(),
             source,
@@ -99,21 +93,33 @@ pub(super) async fn release(engine: &Engine, record: &Record) -> Result<(), Erro
     first
 }
 
-/// Removes the pod's directories, the record's last. Nothing is mounted below them any more, or
-/// this fails.
+/// Removes the pod's directories, the record's last.
 pub(super) fn forget(engine: &Engine, record: &Record) -> Result<(), Error> {
-    for dir in [
-        engine.paths.data_of(&record.id),
-        engine.paths.state_of(&record.id),
-    ] {
-        match fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io("remove", dir)(error));
-            }
-            _ => {}
-        }
+    remove_dir(&engine.paths.data_of(&record.id))?;
+    remove_dir(&engine.paths.state_of(&record.id))
+}
+
+/// Removes a directory in which nothing is mounted: below a mount could be a volume of the node.
+fn remove_dir(dir: &Path) -> Result<(), Error> {
+    let real = match dir.canonicalize() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        real => real.map_err(Error::io("find", dir))?,
+    };
+    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(Error::io("remove", dir))?;
+    if let Some(mounted) = mount_points(&mounts).find(|path| path.starts_with(&real)) {
+        let busy = io::Error::other(format!("{} is still mounted", mounted.display()));
+        return Err(Error::io("remove", dir)(busy));
     }
-    Ok(())
+    fs::remove_dir_all(dir).map_err(Error::io("remove", dir))
+}
+
+/// The fifth field of each line, proc_pid_mountinfo(5). Escaped characters, blanks and such, are
+/// in no path that the engine makes.
+fn mount_points(mountinfo: &str) -> impl Iterator<Item = &Path> {
+    mountinfo
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(Path::new)
 }
 
 /// Removes the data of pods that no record knows: those of the node's last boot.
@@ -127,7 +133,7 @@ pub(super) fn sweep(paths: &Paths) -> Result<(), Error> {
     for entry in entries {
         let name = entry.file_name();
         if !known.iter().any(|record| *record.id == *name) {
-            fs::remove_dir_all(entry.path()).map_err(Error::io("remove", entry.path()))?;
+            remove_dir(&entry.path())?;
         }
     }
     Ok(())
@@ -198,12 +204,8 @@ async fn delete_by_command(engine: &Engine, record: &Record) {
         shim: binary,
         ..engine.clone()
     };
-    let containers = record
-        .containers
-        .iter()
-        .map(|c| (c.id.as_str(), Bundle::Container(&c.name)));
-    for (id, bundle) in containers.chain([(record.id.as_str(), Bundle::Sandbox)]) {
-        let bundle = engine.paths.bundle(&record.id, bundle);
+    for id in ids(record) {
+        let bundle = engine.paths.bundle(&record.id, id);
         if !bundle.exists() {
             continue;
         }
@@ -213,6 +215,15 @@ async fn delete_by_command(engine: &Engine, record: &Record) {
             log::warn!("{error}");
         }
     }
+}
+
+/// What the shim knows: the containers, then the sandbox.
+fn ids(record: &Record) -> impl Iterator<Item = &str> {
+    let containers = record
+        .containers
+        .iter()
+        .map(|container| container.id.as_str());
+    containers.chain([record.id.as_str()])
 }
 
 fn unmount(path: &Path) -> Result<(), Error> {

@@ -46,13 +46,18 @@ pub async fn run(
     let journal = Arc::new(begin(engine, &pod)?);
     let ran = run_recorded(engine, pod, Arc::clone(&journal), observer, stop).await;
     let record = journal.record();
-    let released = remove::release(engine, &record).await;
-    if !keep || ran.is_err() {
-        remove::forget(engine, &record)?;
+    let mut released = remove::release(engine, &record).await;
+    if released.is_ok() && (!keep || ran.is_err()) {
+        released = remove::forget(engine, &record);
     }
-    let outcome = ran?;
-    released?;
-    Ok(outcome)
+    match (ran, released) {
+        (Err(error), Err(releasing)) => {
+            log::warn!("undoing pod {}: {releasing}", record.name);
+            Err(error)
+        }
+        (Err(error), Ok(())) | (Ok(_), Err(error)) => Err(error),
+        (Ok(outcome), Ok(())) => Ok(outcome),
+    }
 }
 
 /// Makes the pod's directory and record.
@@ -102,7 +107,7 @@ async fn run_recorded(
 ) -> Result<Outcome, Error> {
     let store = open_store(engine)?;
     let images = tokio::select! {
-        images = images(&store, &pod, observer.as_ref()) => images?,
+        images = images(engine, &store, &pod, observer.as_ref()) => images?,
         _ = stopping(&stop) => return Ok(Outcome::default()),
     };
     let record = journal.record();
@@ -152,12 +157,13 @@ async fn stopping(stop: &watch::Sender<Stop>) {
 fn open_store(engine: &Engine) -> Result<Store, Error> {
     Store::open(engine.paths.images()).map_err(|source| Error::Image {
         container: String::from("any"),
-        source,
+        source: Box::new(source),
     })
 }
 
 /// Brings every image of the pod, each once.
 async fn images(
+    engine: &Engine,
     store: &Store,
     pod: &Pod,
     observer: &dyn Observer,
@@ -169,9 +175,10 @@ async fn images(
         }
         let failed = |source| Error::Image {
             container: container.name.clone(),
-            source,
+            source: Box::new(source),
         };
         let source = Source::parse(&container.image).map_err(failed)?;
+        let source = below(&engine.manifests, source);
         let pull = match container.pull_policy {
             PullPolicy::Always => Pull::Always,
             PullPolicy::IfNotPresent => Pull::IfNotPresent,
@@ -185,6 +192,22 @@ async fn images(
         images.insert(container.image.clone(), image);
     }
     Ok(images)
+}
+
+/// The source with its path, if it is a relative one, below `dir`.
+fn below(dir: &Path, source: Source) -> Source {
+    match source {
+        Source::Folder(path) => Source::Folder(dir.join(path)),
+        Source::Layout { path, name } => Source::Layout {
+            path: dir.join(path),
+            name,
+        },
+        Source::Archive { path, name } => Source::Archive {
+            path: dir.join(path),
+            name,
+        },
+        registry @ Source::Registry(_) => registry,
+    }
 }
 
 /// Tells the observer which image a step is of.

@@ -2,7 +2,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Bundle, Engine, Error, PAUSE, Record, files};
+use super::{Engine, Error, PAUSE, Record, files};
 use crate::manifest::Pod;
 use crate::shim::{NamespaceMode, PodSandboxConfig, RuntimeOptions, Shim, Start, Stdio};
 use crate::spec;
@@ -26,7 +26,7 @@ pub(super) async fn start(
     record: &Record,
     events: &str,
 ) -> Result<Sandbox, Error> {
-    let bundle = engine.paths.bundle(&record.id, Bundle::Sandbox);
+    let bundle = engine.paths.bundle(&record.id, &record.id);
     fs::create_dir_all(bundle.join("rootfs")).map_err(Error::io("make", &bundle))?;
     let start = command(engine, &record.id, bundle.clone(), events);
     match start.run().await {

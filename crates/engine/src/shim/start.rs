@@ -193,7 +193,7 @@ impl Shim {
             .await
             .map_err(|source| Error::Connect {
                 address: address.to_owned(),
-                source,
+                source: Box::new(source),
             })?;
         Ok(Self {
             client,

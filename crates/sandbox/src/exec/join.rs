@@ -4,10 +4,8 @@ use std::os::unix::fs::MetadataExt;
 
 use nix::sched::CloneFlags;
 
+use crate::namespaces::CLONE_NEWTIME;
 use crate::zygote::{Doing, JobError};
-
-/// Not in nix: see namespaces(7).
-const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
 
 /// Names as in `/proc/PID/ns`.
 const KINDS: [(&str, CloneFlags); 8] = [

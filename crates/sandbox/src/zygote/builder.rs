@@ -7,7 +7,7 @@ use nix::sys::prctl;
 
 use super::protocol::{self, SentJob};
 use super::{Doing, Done, Job, JobError};
-use crate::{create, exec, process, sys, update};
+use crate::{create, exec, holder, namespaces, process, sys, update};
 
 /// See keyctl_join_session_keyring(3).
 const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
@@ -54,7 +54,10 @@ pub(super) fn undo(job: OwnedFd, mark: u64, reports: &OwnedFd) -> ! {
     let strays = process::holders_of_socket(mark).unwrap_or_default();
     match protocol::read_job(job) {
         Ok(Job::Create(job)) => create::undo_orphaned(&job, &strays),
-        Ok(Job::Exec(_) | Job::Namespaces(_) | Job::Holder(_) | Job::Update(_)) | Err(_) => {}
+        Ok(Job::Namespaces(job)) => namespaces::undo_orphaned(&job, &strays),
+        Ok(Job::Holder(job)) => holder::undo_orphaned(&job),
+        // A process that was to be executed dies when it cannot report; limits stay as they are.
+        Ok(Job::Exec(_) | Job::Update(_)) | Err(_) => {}
     }
     sys::exit_now(0)
 }
@@ -84,7 +87,8 @@ fn perform(job: Job, report: &Report) -> Result<Done, JobError> {
         Job::Create(job) => create::create(job, report),
         Job::Exec(job) => exec::exec(job, report),
         Job::Update(job) => update::update(&job),
-        _ => Err(JobError::failed("not yet")),
+        Job::Namespaces(job) => namespaces::make(&job, report),
+        Job::Holder(job) => holder::hold(&job, report),
     }
 }
 

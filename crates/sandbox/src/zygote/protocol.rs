@@ -13,7 +13,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
 
-use super::{Done, Job, JobError, JobErrorKind, Stdio};
+use super::{Done, Finished, Job, JobError, JobErrorKind, Stdio};
 use crate::process::Pidfd;
 
 /// The longest packet: a result is a line of JSON, and an error message is cut to fit.
@@ -177,7 +177,7 @@ pub(super) fn encode_result(result: &Result<Done, JobError>) -> (Vec<u8>, Vec<Ra
     (serde_json::to_vec(&made).unwrap_or_default(), fds)
 }
 
-pub(super) fn receive_result(socket: RawFd) -> io::Result<(u64, Result<Done, JobError>)> {
+pub(super) fn receive_result(socket: RawFd) -> io::Result<Finished> {
     let packet = receive_packet(socket)?;
     let (id, json) = split_id(&packet.bytes)
         .ok_or_else(|| io::Error::other("a result's packet is malformed"))?;

@@ -5,23 +5,22 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use tar::EntryType;
-use tempfile::TempDir;
-
 use super::build::{Blobs, Tar, busybox, write_files};
+use super::scratch::Scratch;
 use super::tree::tree;
 use crate::image::{Image, ImageError, Pull, Quiet, Rootfs, Source, Store};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use tar::EntryType;
 
 /// A store, and images made for it.
 struct Room {
-    dir: TempDir,
+    dir: Scratch,
     store: Store,
 }
 
 impl Room {
     fn new() -> Self {
-        let dir = TempDir::new().unwrap();
+        let dir = Scratch::new();
         let store = Store::open(dir.path().join("images")).unwrap();
         Self { dir, store }
     }
@@ -106,7 +105,7 @@ async fn every_attribute_is_kept() {
         .add(dir, &[])
         .file("var/inside", b"changes the time of var")
         .pax(&[
-            ("SCHILY.xattr.user.colour", b"blue"),
+            ("SCHILY.xattr.trusted.colour", b"blue"),
             ("SCHILY.xattr.trusted.overlay.redirect", b"/etc"),
             ("mtime", b"1600000000.25"),
         ])
@@ -118,7 +117,7 @@ async fn every_attribute_is_kept() {
         .device(EntryType::Block, "dev/loop7", 7, 7)
         .done();
     let tree = unpacked(tar).await;
-    let su = r#"file "su" x2 4755 12:34 @1600000000.250000000 user.colour=blue"#;
+    let su = r#"file "su" x2 4755 12:34 @1600000000.250000000 trusted.colour=blue"#;
     let expected = [
         ("", "dir 711 0:0 @1600000000.000000000"),
         ("bin/again", su),
@@ -180,7 +179,7 @@ async fn marks_of_deletion_become_those_of_overlayfs() {
 
 #[tokio::test]
 async fn nothing_is_made_outside_of_the_layer() {
-    let outside = TempDir::new().unwrap();
+    let outside = Scratch::new();
     let canary = outside.path().join("canary");
     fs::write(&canary, b"alive").unwrap();
     let out = outside.path().to_str().unwrap();
@@ -391,7 +390,7 @@ async fn a_program_of_the_image_runs_and_what_it_writes_stays_out_of_the_store()
 
 #[tokio::test]
 async fn a_folder_is_never_written() {
-    let folder = TempDir::new().unwrap();
+    let folder = Scratch::new();
     // A colon, which overlayfs would take for the end of the path.
     let root = folder.path().join("a:b");
     fs::create_dir_all(root.join("etc")).unwrap();

@@ -2,17 +2,16 @@
 use std::fs;
 use std::sync::Mutex;
 
-use oci_client::secrets::RegistryAuth;
-use serde_json::json;
-use tempfile::TempDir;
-
 use super::build::{Blobs, Tar};
+use super::scratch::Scratch;
 use super::server::{Mood, Server};
 use crate::image::registry::Registry;
 use crate::image::{Content, Image, ImageError, Progress, Pull, Quiet, Source, Step, Store};
+use oci_client::secrets::RegistryAuth;
+use serde_json::json;
 
-fn store() -> (TempDir, Store) {
-    let dir = TempDir::new().unwrap();
+fn store() -> (Scratch, Store) {
+    let dir = Scratch::new();
     let store = Store::open(dir.path().join("images")).unwrap();
     (dir, store)
 }
@@ -258,7 +257,7 @@ async fn logins_and_tokens_are_sent() {
 
 #[tokio::test]
 async fn two_that_want_one_image_download_it_once() {
-    let dir = TempDir::new().unwrap();
+    let dir = Scratch::new();
     let server = demo(Mood::Slow);
     let name = server.name("app:v1");
     let pulls: Vec<_> = (0..4)
