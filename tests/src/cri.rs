@@ -23,7 +23,7 @@ use tokio::runtime::{Builder, Runtime};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::command::{DEADLINE, Output, until};
+use crate::command::{DEADLINE, Output, poll, until};
 use crate::containerd::Containerd;
 use crate::ctr::unique;
 use crate::{cgroup, image, residue};
@@ -349,6 +349,9 @@ impl<'a> Pod<'a> {
     pub fn ids(&self) -> Vec<String> {
         let mut ids = self.containers.borrow().clone();
         ids.push(self.id.clone());
+        // Its name is that of its cgroup.
+        let name = self.config.metadata.as_ref().map(|metadata| &metadata.name);
+        ids.extend(name.cloned());
         ids
     }
 
@@ -365,8 +368,11 @@ impl Drop for Pod<'_> {
             let log = self.cri.containerd.log_about(&self.ids());
             eprintln!("containerd said:\n{log}");
         }
-        let stopped = self.try_stop();
-        let removed = self.try_remove();
+        // As often as it takes, like the kubelet.
+        let again = Duration::from_secs(10);
+        poll(again, || self.try_stop().ok());
+        poll(again, || self.try_remove().ok());
+        let (stopped, removed) = (self.try_stop(), self.try_remove());
         cgroup::remove(&self.cgroup);
         if !thread::panicking() {
             stopped.expect("StopPodSandbox");
