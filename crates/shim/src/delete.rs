@@ -7,19 +7,25 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use containerd_shim::{DeleteResponse, Flags, StartOpts};
+use containerd_shim_protos::events::task::TaskExit;
 use containerd_shim_protos::protobuf::{Message, MessageField};
 use husk_sandbox::process::start_time;
+use containerd_shim_protos::topics;
 use husk_sandbox::rootfs::unmount_all;
 use husk_scope::record;
 use nix::unistd::getpid;
 
 use crate::cleanup::{Cleanup, lives};
+use crate::publisher::Publisher;
 use crate::store::{self, Store, StoreError};
 use crate::{group, socket};
 
 /// containerd kills `delete` after 5 s: what is not done by now is given up, so that the answer
 /// still reaches it.
-const LIMIT: Duration = Duration::from_millis(4500);
+const LIMIT: Duration = Duration::from_millis(3500);
+
+/// How long containerd may take to hear of the containers that ended with the pod.
+const ANNOUNCEMENT: Duration = Duration::from_secs(1);
 
 /// The exit status of a container that lost its shim: killed by SIGKILL (contract 36).
 const KILLED: u32 = 128 + 9;
@@ -61,20 +67,61 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
     let mut cleanup = Cleanup::default();
     let found = subject.find(&mut cleanup);
     let response = subject.response(found.as_ref());
+    let others = subject.others(found.as_ref());
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         subject.clear(found, &mut cleanup);
         // Nobody listens any more if the limit has passed.
         let _ = sender.send(cleanup);
     });
-    let warnings = match receiver.recv_timeout(LIMIT) {
+    let mut warnings = match receiver.recv_timeout(LIMIT) {
         Ok(cleanup) => cleanup.warnings,
         Err(_) => vec![format!(
             "clearing away {} takes longer than {LIMIT:?}: run `delete` again",
             flags.id
         )],
     };
+    if let Err(error) = announce(flags, &others) {
+        warnings.push(format!("cannot tell containerd what has ended: {error:#}"));
+    }
     answer(&response, &warnings)
+}
+
+/// Tells containerd that the pod's other containers have ended. It asks about the one that started
+/// the shim only, and would believe for ever that the others run (contract 44).
+fn announce(flags: &Flags, containers: &[record::Container]) -> Result<()> {
+    if containers.is_empty() {
+        return Ok(());
+    }
+    let address =
+        std::env::var("TTRPC_ADDRESS").unwrap_or_else(|_| format!("{}.ttrpc", flags.address));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start a runtime")?;
+    runtime.block_on(async {
+        let publisher = Publisher::new(&address, &flags.namespace);
+        for container in containers {
+            let exit = TaskExit {
+                container_id: container.id.clone(),
+                id: container.id.clone(),
+                pid: pid(container),
+                exit_status: KILLED,
+                exited_at: MessageField::some(SystemTime::now().into()),
+                ..TaskExit::default()
+            };
+            publisher.publish(topics::TASK_EXIT_EVENT_TOPIC, &exit);
+        }
+        if !publisher.flush(ANNOUNCEMENT).await {
+            bail!("{address} does not answer within {ANNOUNCEMENT:?}");
+        }
+        Ok(())
+    })
+}
+
+fn pid(container: &record::Container) -> u32 {
+    let init = container.init.and_then(|init| u32::try_from(init.pid).ok());
+    init.unwrap_or_default()
 }
 
 /// Clears away a pod whose shim has died, for a new one in its place.
@@ -151,14 +198,26 @@ impl Subject {
             SystemTime::UNIX_EPOCH + Duration::from_millis(exit.at_ms)
         });
         DeleteResponse {
-            pid: container
-                .and_then(|container| container.init)
-                .and_then(|init| u32::try_from(init.pid).ok())
-                .unwrap_or_default(),
+            pid: container.map(pid).unwrap_or_default(),
             exit_status: exit.map_or(KILLED, |exit| exit.code),
             exited_at: MessageField::some(at.into()),
             ..DeleteResponse::default()
         }
+    }
+
+    /// The containers that end with this one, because it is the pod, and that have not ended yet.
+    fn others(&self, found: Option<&Found>) -> Vec<record::Container> {
+        let record = found.map(|found| &found.record);
+        let is_ours =
+            |record: &&record::Pod| record.id == self.id && !self.is_reused(record, began());
+        let Some(record) = record.filter(is_ours) else {
+            return Vec::new();
+        };
+        let containers = record.containers.iter();
+        containers
+            .filter(|container| container.id != self.id && container.exit.is_none())
+            .cloned()
+            .collect()
     }
 
     fn clear(&self, found: Option<Found>, cleanup: &mut Cleanup) {
