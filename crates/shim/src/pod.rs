@@ -13,11 +13,13 @@ mod exec;
 pub(crate) mod jobs;
 mod namespaces;
 mod perform;
+mod publish;
 mod ready;
 mod record;
 mod sandbox;
 mod spec;
 pub(crate) mod state;
+mod view;
 pub(crate) mod watch;
 
 use std::collections::HashMap;
