@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use std::{env, ffi::OsString};
 
+use k8s_cri::v1::VersionRequest;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -96,7 +97,10 @@ impl Containerd {
         let answers = poll(DEADLINE, || {
             let ended = self.child.lock().unwrap().as_mut()?.try_wait().unwrap();
             assert!(ended.is_none(), "containerd ended:\n{}", self.log());
-            (run(self.ctr_command("default").arg("version")).code == 0).then_some(())
+            let cri = self.cri();
+            let version =
+                cri.call(async |mut client| client.version(VersionRequest::default()).await);
+            version.is_ok().then_some(())
         });
         assert!(answers.is_some(), "containerd is mute:\n{}", self.log());
     }
@@ -236,7 +240,7 @@ disabled_plugins = ['io.containerd.nri.v1.nri', 'io.containerd.internal.v1.traci
 [grpc]
 address = '{dir}/c.sock'
 [debug]
-level = 'info'
+level = '{level}'
 [plugins.'io.containerd.internal.v1.opt']
 path = '{dir}/opt'
 [plugins.'io.containerd.cri.v1.images']
@@ -252,6 +256,7 @@ cni.conf_dir = '{dir}/cni'
 default_runtime_name = 'husk'
 ",
         pause = image::PAUSE,
+        level = env::var("HUSK_LAB_LOG").unwrap_or_else(|_| "info".into()),
         cni = cni.display(),
     );
     for handler in handlers(lab) {

@@ -23,7 +23,7 @@ use tokio::runtime::{Builder, Runtime};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::command::{DEADLINE, Output, until};
+use crate::command::{DEADLINE, Output, poll, until};
 use crate::containerd::Containerd;
 use crate::ctr::unique;
 use crate::{cgroup, image, residue};
@@ -273,24 +273,25 @@ impl<'a> Pod<'a> {
     }
 
     /// The sandbox's status and what more its shim tells (JSON).
-    #[must_use]
-    #[track_caller]
-    pub fn status(&self) -> (PodSandboxStatus, serde_json::Value) {
+    ///
+    /// # Errors
+    /// What `PodSandboxStatus` answers.
+    pub fn status(&self) -> Result<(PodSandboxStatus, serde_json::Value), Status> {
         let request = PodSandboxStatusRequest {
             pod_sandbox_id: self.id.clone(),
             verbose: true,
         };
         let answer = self
             .cri
-            .call(async |mut client| client.pod_sandbox_status(request).await)
-            .unwrap();
-        (answer.status.unwrap(), information(&answer.info))
+            .call(async |mut client| client.pod_sandbox_status(request).await)?;
+        Ok((answer.status.unwrap(), information(&answer.info)))
     }
 
-    /// Whether CRI calls it ready.
+    /// Whether CRI calls it ready; while its shim is gone, it may not even say.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.status().0.state() == PodSandboxState::SandboxReady
+        self.status()
+            .is_ok_and(|(status, _)| status.state() == PodSandboxState::SandboxReady)
     }
 
     /// Its use of the machine, as the kubelet asks for it.
@@ -348,6 +349,9 @@ impl<'a> Pod<'a> {
     pub fn ids(&self) -> Vec<String> {
         let mut ids = self.containers.borrow().clone();
         ids.push(self.id.clone());
+        // Its name is that of its cgroup.
+        let name = self.config.metadata.as_ref().map(|metadata| &metadata.name);
+        ids.extend(name.cloned());
         ids
     }
 
@@ -364,8 +368,11 @@ impl Drop for Pod<'_> {
             let log = self.cri.containerd.log_about(&self.ids());
             eprintln!("containerd said:\n{log}");
         }
-        let stopped = self.try_stop();
-        let removed = self.try_remove();
+        // As often as it takes, like the kubelet.
+        let again = Duration::from_secs(10);
+        poll(again, || self.try_stop().ok());
+        poll(again, || self.try_remove().ok());
+        let (stopped, removed) = (self.try_stop(), self.try_remove());
         cgroup::remove(&self.cgroup);
         if !thread::panicking() {
             stopped.expect("StopPodSandbox");

@@ -224,8 +224,11 @@ impl Container<'_> {
     }
 
     fn listed(&self) -> Option<(Pid, String)> {
-        let list = self.ctr.run(&["task", "list"]).ok();
-        let line = list.lines().find(|line| line.starts_with(&self.id))?;
+        let list = self.ctr.run(&["task", "list"]);
+        let line = list
+            .stdout
+            .lines()
+            .find(|line| line.starts_with(&self.id))?;
         let mut fields = line.split_whitespace().skip(1);
         let pid = fields.next()?.parse().ok()?;
         Some((Pid::from_raw(pid), fields.next()?.into()))

@@ -38,7 +38,7 @@ fn no_localhost_between_containers(handler: &str, mode: Mode) {
     let serve = "mkdir /www; echo hello > /www/index.html; httpd -f -p 127.0.0.1:8080 -h /www";
     let app = pod.container("app", &["sh", "-c", serve]).start();
     let sidecar = pod.sleeper("sidecar");
-    let fetch = ["wget", "-q", "-T", "5", "-O", "-", "http://127.0.0.1:8080/"];
+    let fetch = ["wget", "-q", "-O", "-", "http://127.0.0.1:8080/"];
     until("the app hears itself", || {
         app.exec(&fetch).stdout == "hello\n"
     });

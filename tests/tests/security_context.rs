@@ -224,6 +224,21 @@ fn a_device_that_was_not_given_stays_closed_even_to_who_can_make_its_file() {
 }
 
 #[test]
+fn the_cgroups_are_for_reading_only() {
+    // With v1 the first of these is a tmpfs that holds the hierarchies.
+    let folder = if husk_tests::cgroup::is_v2() {
+        "/sys/fs/cgroup"
+    } else {
+        "/sys/fs/cgroup/memory"
+    };
+    let script = format!(
+        "test -e {folder}/cgroup.procs && echo shown
+        mkdir {folder}/new 2>/dev/null && echo written || echo refused"
+    );
+    assert_eq!(in_a_pod(|container| container, &script), "shown\nrefused");
+}
+
+#[test]
 fn the_oom_score_is_what_was_asked_for() {
     let output = in_a_pod(
         |container| container.resources(|resources| resources.oom_score_adj = 777),
@@ -303,19 +318,22 @@ fn a_read_only_mount_leaves_what_is_mounted_in_it_writable() {
     assert_eq!(output, "refused\nwritten");
 }
 
+// Over CRI, containerd 2.1 offers this for no runtime but runc's, whatever a shim says it can.
 #[test]
 fn a_recursively_read_only_mount_does_not() {
     let volume = Volume::new();
-    let mount = Mount {
-        readonly: true,
-        recursive_read_only: true,
-        ..volume.mount()
-    };
-    let output = in_a_pod(
-        |container| container.with(|config| config.mounts = vec![mount]),
-        WRITE,
+    let containerd = Containerd::of_the_suite();
+    let mount = format!(
+        "--mount=type=bind,src={},dst=/volume,options=rbind:rro",
+        volume.path
     );
-    assert_eq!(output, "refused\nrefused");
+    let output = containerd
+        .ctr()
+        .container()
+        .flag(&mount)
+        .run(&["sh", "-c", WRITE])
+        .ok();
+    assert_eq!(output, "refused\nrefused\n");
 }
 
 #[test]

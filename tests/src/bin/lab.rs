@@ -6,13 +6,16 @@
     clippy::print_stderr,
     reason = "a program of the suite, which reports on the terminal"
 )]
-use std::env;
 use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::{env, thread};
 
 use anyhow::{Context, Result, ensure};
 use husk_tests::containerd::Containerd;
 use husk_tests::lab::Lab;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
+use nix::unistd::Pid;
+use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
     match run() {
@@ -25,29 +28,58 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode> {
+    let lab = Lab::enter()?;
+    let status = run_in(&lab);
+    let left = lab.leave()?;
+    for what in &left {
+        eprintln!("lab: left behind: {what}");
+    }
+    Ok(if status?.success() && left.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs the command beside a containerd.
+fn run_in(lab: &Lab) -> Result<ExitStatus> {
     let mut arguments = env::args_os().skip(1);
     let program = arguments.next().context("usage: lab COMMAND [ARG...]")?;
-    let lab = Lab::enter()?;
-    let containerd = Containerd::start(&lab, "suite");
+    let containerd = Containerd::start(lab, "suite");
     let mut command = Command::new(&program)
         .args(arguments)
         .envs(lab.environment())
         .spawn()
         .with_context(|| format!("run {}", program.display()))?;
-    let status = wait(&mut command, &containerd)?;
-    if !status.success() {
+    pass_on_signals(&command)?;
+    let status = wait(&mut command, &containerd);
+    if !status.as_ref().is_ok_and(ExitStatus::success) {
         containerd.keep_log();
     }
-    drop(containerd);
-    let left = lab.leave()?;
-    for what in &left {
-        eprintln!("lab: left behind: {what}");
-    }
-    Ok(if status.success() && left.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    status
+}
+
+/// Ends the command when this program is told to end, which so gets to clean up.
+fn pass_on_signals(command: &Child) -> Result<()> {
+    let command = Pid::from_raw(command.id().cast_signed());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let _guard = runtime.enter();
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let mut terminated = signal(SignalKind::terminate())?;
+    thread::spawn(move || {
+        runtime.block_on(async {
+            loop {
+                tokio::select! {
+                    _ = interrupted.recv() => (),
+                    _ = terminated.recv() => (),
+                }
+                kill(command, Signal::SIGTERM).ok();
+            }
+        });
+    });
+    Ok(())
 }
 
 /// Waits for the command, and reaps what shims orphan meanwhile, as a machine's init does.
@@ -58,11 +90,7 @@ fn wait(command: &mut Child, containerd: &Containerd) -> Result<ExitStatus> {
         if ended.as_raw() == command.id().cast_signed() {
             return Ok(command.wait()?);
         }
-        ensure!(
-            containerd.pid() != Some(ended),
-            "containerd ended:\n{}",
-            containerd.log()
-        );
+        ensure!(containerd.pid() != Some(ended), "containerd ended");
         waitpid(ended, None)?;
     }
 }
