@@ -11,6 +11,7 @@ mod printer;
 mod ps;
 mod rm;
 mod run;
+mod shims;
 mod tail;
 mod terminal;
 
