@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::{fs, io};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use husk_engine::manifest::{self, Pod};
 use husk_engine::pod::{self, Engine, Observer, Outcome, Paths, Stop};
 use husk_engine::shim::Binary;
+use nix::unistd::geteuid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -45,6 +46,10 @@ pub(crate) struct Args {
 
 pub(crate) fn run(paths: &Paths, args: &Args, verbose: u8) -> Result<ExitCode> {
     let pod = read(&args.file)?;
+    ensure!(
+        geteuid().is_root(),
+        "husk run makes namespaces, mounts and cgroups: run it as root"
+    );
     let engine = engine(paths, args, verbose)?;
     if args.detach {
         return detach::start(&pod.name);

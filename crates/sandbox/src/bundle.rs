@@ -28,7 +28,77 @@ pub(crate) fn process(spec: &Spec) -> Result<(Process, Workload), JobError> {
         .process()
         .as_ref()
         .ok_or_else(|| JobError::invalid("the spec has no process: there is nothing to execute"))?;
+    check_process(process)?;
     Ok((process.clone(), Workload::new(process)?))
+}
+
+/// Refuses what the kernel would misunderstand, or answer with a bare EINVAL.
+pub(crate) fn check_process(process: &Process) -> Result<(), JobError> {
+    let user = process.user();
+    let ids = [user.uid(), user.gid()];
+    if ids
+        .into_iter()
+        .chain(user.additional_gids().iter().flatten().copied())
+        .any(|id| id == u32::MAX)
+    {
+        // To setresuid(2) it means "as you are": root.
+        return Err(JobError::invalid(format!(
+            "process.user has the id {}, which is none",
+            u32::MAX
+        )));
+    }
+    if !process.cwd().is_absolute() {
+        return Err(JobError::invalid(format!(
+            "process.cwd {:?} is not absolute: the specification asks for it",
+            process.cwd()
+        )));
+    }
+    if let Some(limit) = process
+        .rlimits()
+        .iter()
+        .flatten()
+        .find(|it| it.soft() > it.hard())
+    {
+        return Err(JobError::invalid(format!(
+            "process.rlimits: the soft limit of {}, {}, is above the hard one, {}",
+            limit.typ(),
+            limit.soft(),
+            limit.hard()
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses a spec that names what is not there.
+pub(crate) fn check_paths(spec: &Spec) -> Result<(), JobError> {
+    let linux = spec.linux().as_ref().ok_or_else(|| {
+        JobError::invalid("the spec has no linux section: it is not for a container on Linux")
+    })?;
+    for namespace in linux.namespaces().iter().flatten() {
+        if let Some(path) = namespace.path() {
+            fs::metadata(path).doing(|| {
+                format!(
+                    "find the {} namespace to join, {}",
+                    namespace.typ(),
+                    path.display()
+                )
+            })?;
+        }
+    }
+    for mount in spec.mounts().iter().flatten() {
+        let binds = |option: &String| option == "bind" || option == "rbind";
+        let is_bind = mount.options().iter().flatten().any(binds);
+        if let Some(source) = mount.source().as_ref().filter(|_| is_bind) {
+            fs::symlink_metadata(source).doing(|| {
+                format!(
+                    "find what to mount at {}, {}",
+                    mount.destination().display(),
+                    source.display()
+                )
+            })?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes the spec into `dir` so that libcontainer does what the OCI runtime specification says.
@@ -60,6 +130,23 @@ pub(crate) fn write_normalized(dir: &Path, mut spec: Spec, cgroup: &Path) -> Res
     let text = serde_json::to_vec(&spec)
         .map_err(|error| JobError::failed(format!("cannot write the spec as JSON: {error}")))?;
     fs::write(&path, text).doing(|| format!("write the spec {}", path.display()))
+}
+
+/// Sees that the root filesystem is where the spec says, now that it is mounted.
+pub(crate) fn check_root(spec: &Spec) -> Result<(), JobError> {
+    let root = spec
+        .root()
+        .as_ref()
+        .ok_or_else(|| JobError::invalid("the spec has no root filesystem"))?;
+    let path = root.path();
+    let data = fs::metadata(path).doing(|| format!("find root.path, {}", path.display()))?;
+    if path.is_absolute() && data.is_dir() {
+        return Ok(());
+    }
+    Err(JobError::invalid(format!(
+        "root.path, {}, is not the absolute path of a directory",
+        path.display()
+    )))
 }
 
 /// Five empty sets.

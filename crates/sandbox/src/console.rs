@@ -10,7 +10,7 @@ use nix::fcntl::OFlag;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use nix::sys::stat::{Mode, SFlag, fstat, makedev};
 use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, fstatfs};
-use nix::unistd::{Uid, chdir, fchown};
+use nix::unistd::{Uid, chdir, fchown, isatty};
 use oci_spec::runtime::Process;
 
 use crate::zygote::{Doing, JobError, Stdio};
@@ -160,8 +160,8 @@ fn set_size(master: &OwnedFd, process: &Process) -> Result<(), JobError> {
     Ok(())
 }
 
-/// Gives the standard streams to the user of a process, who may then open /dev/stdout and the
-/// like.
+/// Gives the standard streams that are pipes to the user of a process, who may then open
+/// /dev/stdout and the like.
 pub(crate) fn own_stdio(stdio: &Stdio, user: Option<u32>) -> Result<(), JobError> {
     let Some(user) = user else { return Ok(()) };
     for fd in [&stdio.stdin, &stdio.stdout, &stdio.stderr]
@@ -176,9 +176,9 @@ pub(crate) fn own_stdio(stdio: &Stdio, user: Option<u32>) -> Result<(), JobError
 fn give_to(fd: std::os::fd::BorrowedFd<'_>, user: u32) -> Result<(), Errno> {
     let stat = fstat(fd)?;
     let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
-    // /dev/null belongs to the node, whoever it is lent to.
-    let is_null = kind == SFlag::S_IFCHR && stat.st_rdev == makedev(1, 3);
-    if is_null || stat.st_uid == user {
+    // A log file stays its writer's; /dev/null and other devices of the node stay the node's.
+    let is_terminal = kind == SFlag::S_IFCHR && isatty(fd)?;
+    if kind != SFlag::S_IFIFO && !is_terminal || stat.st_uid == user {
         return Ok(());
     }
     match fchown(fd, Some(Uid::from_raw(user)), None) {

@@ -1,6 +1,6 @@
 //! Makes a container's init with libcontainer, or leaves nothing behind.
 use std::fs::{self, File};
-use std::io::{self, PipeReader, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -10,13 +10,14 @@ use libcontainer::error::LibcontainerError;
 use libcontainer::syscall::syscall::SyscallType;
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns};
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{Mount, Process, Spec};
 
 use crate::cgroup::{Cgroup, New};
+use crate::complaints::Complaints;
 use crate::executor::{ContainerExecutor, read_verdict};
 use crate::process::{self, Pidfd};
 use crate::workload::Workload;
-use crate::zygote::{Create, Doing, Done, JobError, Report};
+use crate::zygote::{Create, Doing, Done, JobError, Leftovers, Report};
 use crate::{bundle, console, loopback, rootfs};
 
 /// Below the shim's directory for the container: the bundle libcontainer builds from.
@@ -30,6 +31,7 @@ pub(crate) fn create(mut job: Create, report: &Report) -> Result<Done, JobError>
     report.step("reading config.json");
     let spec = bundle::load(&job.dir)?;
     let (process, workload) = bundle::process(&spec)?;
+    bundle::check_paths(&spec)?;
 
     report.step("making the cgroup");
     let resources = spec
@@ -37,34 +39,33 @@ pub(crate) fn create(mut job: Create, report: &Report) -> Result<Done, JobError>
         .as_ref()
         .and_then(|linux| linux.resources().as_ref());
     let cgroup = Cgroup::make(job.driver, bundle::cgroups_path(&spec), &job.id, resources)?;
-    bundle::write_normalized(&job.dir.join(BUNDLE), spec.clone(), cgroup.path())?;
 
     report.step("mounting the root filesystem");
-    let made = rootfs::mount_all(&job.rootfs, &job.mounts)
+    let made = bundle::write_normalized(&job.dir.join(BUNDLE), spec.clone(), cgroup.path())
+        .and_then(|()| rootfs::mount_all(&job.rootfs, &job.mounts))
+        .and_then(|()| bundle::check_root(&spec))
         .and_then(|()| make_cwd(&job.rootfs, &spec, &process))
         .and_then(|()| build(&mut job, &spec, &process, workload, report))
         .and_then(|done| adopt(cgroup, done));
-    if made.is_err() {
+    made.map_err(|error| {
         report.step("undoing a failed create");
         // Children of this process are libcontainer's intermediate and init, nothing else.
-        undo(
-            &job,
-            &process::children(process::my_pid()).unwrap_or_default(),
-        );
-    }
-    made
+        let processes = process::children(process::my_pid()).unwrap_or_default();
+        error.leaving(undo(&job, &processes))
+    })
 }
 
 /// Undoes a create whose builder died, and left these processes.
-pub(crate) fn undo_orphaned(job: &Create, processes: &[i32]) {
-    undo(job, processes);
+pub(crate) fn undo_orphaned(job: &Create, processes: &[i32]) -> Leftovers {
+    let mut left = undo(job, processes);
     let removed = bundle::load(&job.dir).and_then(|spec| {
-        // Only when it is empty: this builder may have died before the cgroup was its own.
+        // Only when it is empty: that builder may have died before the cgroup was its own.
         Ok(Cgroup::named(job.driver, bundle::cgroups_path(&spec), &job.id)?.remove()?)
     });
-    if let Err(error) = removed {
-        log::warn!("cannot remove the cgroup of container {}: {error}", job.id);
-    }
+    left.note(removed, || {
+        format!("remove the cgroup of container {}", job.id)
+    });
+    left
 }
 
 fn adopt(cgroup: New, done: Done) -> Result<Done, JobError> {
@@ -89,7 +90,7 @@ fn make_cwd(root: &Path, spec: &Spec, process: &Process) -> Result<(), JobError>
             mount
                 .source()
                 .as_deref()
-                .filter(|source| source.is_absolute() && source.is_dir()),
+                .filter(|source| source.is_dir() && !is_read_only(mount)),
             cwd.strip_prefix(mount.destination()).unwrap_or(cwd),
         ),
     };
@@ -107,6 +108,13 @@ fn make_cwd(root: &Path, spec: &Spec, process: &Process) -> Result<(), JobError>
     }
 }
 
+fn is_read_only(mount: &Mount) -> bool {
+    let options = mount.options().as_deref().unwrap_or_default();
+    options
+        .iter()
+        .any(|option| matches!(option.as_str(), "ro" | "rro"))
+}
+
 fn build(
     job: &mut Create,
     spec: &Spec,
@@ -120,14 +128,17 @@ fn build(
         .transpose()?;
     let (started, started_writer) = io::pipe().doing(|| "make a pipe")?;
     let (verdict, verdict_writer) = io::pipe().doing(|| "make a pipe")?;
+    let complaints = Complaints::collect().doing(|| "listen to libcontainer")?;
     let executor = ContainerExecutor::new(workload, &started_writer, &verdict_writer);
 
     report.step("building the container");
     if !terminal {
         console::own_stdio(&job.stdio, bundle::host_user(spec, process))?;
     }
-    let pid = run_libcontainer(job, console.as_ref(), executor)
-        .map_err(|error| explain(&job.id, error, verdict, verdict_writer))?;
+    let pid = run_libcontainer(job, console.as_ref(), executor).map_err(|error| {
+        drop(verdict_writer);
+        read_verdict(verdict).unwrap_or_else(|| explain(&job.id, &error, complaints))
+    })?;
     let init = Pidfd::open(pid).doing(|| format!("open a pidfd for init, pid {pid}"))?;
 
     if job.loopback {
@@ -175,27 +186,10 @@ fn run_libcontainer(
         .ok_or_else(|| LibcontainerError::Other("libcontainer made no init".to_owned()))
 }
 
-/// The executor's own words where it has refused; libcontainer's, with all their causes, otherwise.
-fn explain(
-    id: &str,
-    error: LibcontainerError,
-    verdict: PipeReader,
-    writer: io::PipeWriter,
-) -> JobError {
-    drop(writer);
-    if let Some(refused) = read_verdict(verdict) {
-        return refused;
-    }
-    let mut message = format!("cannot create container {id}: {error}");
-    let mut cause = std::error::Error::source(&error);
-    while let Some(error) = cause {
-        let text = error.to_string();
-        // Transparent errors repeat what they wrap.
-        if !message.ends_with(&text) {
-            message = format!("{message}: {text}");
-        }
-        cause = error.source();
-    }
+/// What libcontainer logged as it failed; its error, where that is all there is.
+fn explain(id: &str, error: &LibcontainerError, complaints: Complaints) -> JobError {
+    let reason = complaints.first().unwrap_or_else(|| error.to_string());
+    let message = format!("cannot create container {id}: {reason}");
     match error {
         LibcontainerError::InvalidSpec(_) | LibcontainerError::InvalidID(_) => {
             JobError::invalid(message)
@@ -215,19 +209,33 @@ fn bring_loopback_up(pid: i32) -> Result<(), JobError> {
 
 /// Undoes what a failed create has done: processes, mounts, files. It goes on past what it cannot
 /// undo: `delete` comes after it.
-fn undo(job: &Create, processes: &[i32]) {
+fn undo(job: &Create, processes: &[i32]) -> Leftovers {
+    let mut left = Leftovers::default();
     for pid in processes {
-        if let Err(error) = Pidfd::open(*pid).and_then(|process| process.kill()) {
-            log::warn!("cannot kill process {pid} of container {}: {error}", job.id);
-        }
+        let killed = Pidfd::open(*pid).and_then(|process| process.kill());
+        left.note(killed, || format!("kill process {pid}"));
     }
-    if !job.mounts.is_empty()
-        && let Err(error) = rootfs::unmount_all(&job.rootfs)
-    {
-        log::warn!("cannot undo the mounts of container {}: {error}", job.id);
+    if !job.mounts.is_empty() {
+        let unmounted = rootfs::unmount_all(&job.rootfs);
+        left.note(unmounted, || format!("unmount {}", job.rootfs.display()));
     }
-    let _ = fs::remove_dir_all(job.dir.join(BUNDLE));
-    let _ = fs::remove_file(job.dir.join(console::SOCKET));
+    let bundle = job.dir.join(BUNDLE);
+    left.note(gone(fs::remove_dir_all(&bundle)), || {
+        format!("remove {}", bundle.display())
+    });
+    let socket = job.dir.join(console::SOCKET);
+    left.note(gone(fs::remove_file(&socket)), || {
+        format!("remove {}", socket.display())
+    });
+    left
+}
+
+/// What was not there needs no removal.
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 /// Lets the init of a container execute; see [`crate::zygote::start`].

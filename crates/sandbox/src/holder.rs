@@ -17,7 +17,7 @@ use nix::unistd::{ForkResult, chdir, fork, pivot_root, setsid};
 use crate::cgroup::{self, Cgroup};
 use crate::pin::{pin, unpin_all};
 use crate::process::Pidfd;
-use crate::zygote::{Doing, Done, Holder, JobError, Report};
+use crate::zygote::{Doing, Done, Holder, JobError, Leftovers, Report};
 use crate::{bundle, namespaces, sys, workload};
 
 /// The descriptor that the holder keeps, and reads for ever.
@@ -51,7 +51,7 @@ pub(crate) fn hold(job: &Holder, report: &Report) -> Result<Done, JobError> {
     report.step("pinning the holder's pid namespace");
     let settled = pin(holder.pid, "pid", &job.pin).and_then(|()| {
         settle(cgroup, &holder, &mut stay_writer)
-            .inspect_err(|_| unpin_all(std::iter::once(job.pin.as_path())))
+            .map_err(|error| error.leaving(unpin_all(std::iter::once(job.pin.as_path()))))
     });
     if let Err(error) = settled {
         let _ = holder.kill();
@@ -75,8 +75,14 @@ fn settle(
 }
 
 /// Undoes the job of a builder that died: its holder has ended by itself.
-pub(crate) fn undo_orphaned(job: &Holder) {
-    unpin_all(std::iter::once(job.pin.as_path()));
+pub(crate) fn undo_orphaned(job: &Holder) -> Leftovers {
+    let mut left = unpin_all(std::iter::once(job.pin.as_path()));
+    if let Some(path) = job.cgroups_path() {
+        let removed =
+            Cgroup::named(job.driver, Some(&path), "holder").and_then(|cgroup| cgroup.remove());
+        left.note(removed, || format!("remove the holder's cgroup {path}"));
+    }
+    left
 }
 
 /// In the maker: joins what the holder is to be in, and forks it as a child of the builder.

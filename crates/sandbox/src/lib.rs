@@ -9,6 +9,7 @@
 
 mod bundle;
 pub mod cgroup;
+mod complaints;
 mod console;
 mod create;
 pub mod daemon;

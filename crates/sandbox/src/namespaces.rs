@@ -4,7 +4,7 @@
 //! is in, and lets it go.
 use std::fs::{self, File};
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
-use std::path::Path;
+use std::path::PathBuf;
 
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{ForkResult, fork, sethostname};
@@ -12,7 +12,7 @@ use nix::unistd::{ForkResult, fork, sethostname};
 use crate::cgroup::Cgroup;
 use crate::pin::{pin, unpin_all};
 use crate::process::Pidfd;
-use crate::zygote::{Doing, Done, JobError, Namespaces, Report};
+use crate::zygote::{Doing, Done, JobError, Leftovers, Namespaces, Report};
 use crate::{loopback, sys, sysctl};
 
 /// Not in nix: see namespaces(7).
@@ -46,11 +46,13 @@ pub(crate) fn make(job: &Namespaces, report: &Report) -> Result<Done, JobError> 
 }
 
 /// Undoes the job of a builder that died.
-pub(crate) fn undo_orphaned(job: &Namespaces, processes: &[i32]) {
+pub(crate) fn undo_orphaned(job: &Namespaces, processes: &[i32]) -> Leftovers {
+    let mut left = unpin_all(job.make.iter().map(|(_, path)| path.as_path()));
     for pid in processes {
-        let _ = Pidfd::open(*pid).and_then(|process| process.kill());
+        let killed = Pidfd::open(*pid).and_then(|process| process.kill());
+        left.note(killed, || format!("kill process {pid}"));
     }
-    unpin_all(job.make.iter().map(|(_, path)| path.as_path()));
+    left
 }
 
 fn check(job: &Namespaces) -> Result<(), JobError> {
@@ -96,7 +98,7 @@ pub(crate) fn flag(kind: &str) -> Result<CloneFlags, JobError> {
 
 /// Joins namespaces by their paths, a user namespace first: it may own the others. All are opened
 /// before that, while this process may.
-pub(crate) fn join(namespaces: &[(String, std::path::PathBuf)]) -> Result<(), JobError> {
+pub(crate) fn join(namespaces: &[(String, PathBuf)]) -> Result<(), JobError> {
     let mut opened = Vec::new();
     for (kind, path) in namespaces {
         let file =
@@ -206,8 +208,9 @@ fn pin_all(job: &Namespaces, child: i32) -> Result<(), JobError> {
         } else {
             kind
         };
-        pin(child, entry, path).inspect_err(|_| {
-            unpin_all(job.make.iter().take(at).map(|(_, path)| Path::new(path)));
+        pin(child, entry, path).map_err(|error| {
+            let pinned = job.make.iter().take(at);
+            error.leaving(unpin_all(pinned.map(|(_, path)| path.as_path())))
         })?;
     }
     Ok(())

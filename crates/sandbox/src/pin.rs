@@ -6,7 +6,7 @@ use std::path::Path;
 use nix::mount::{MsFlags, mount};
 
 use crate::rootfs;
-use crate::zygote::{Doing, JobError};
+use crate::zygote::{Doing, JobError, Leftovers};
 
 /// Keeps a namespace of the process `pid` at `path`, a file that is made for it. `entry` is its
 /// name in `/proc/PID/ns`.
@@ -38,10 +38,10 @@ pub fn unpin(path: &Path) -> io::Result<()> {
 }
 
 /// Undoes pins of a job that has failed.
-pub(crate) fn unpin_all<'a>(paths: impl Iterator<Item = &'a Path>) {
+pub(crate) fn unpin_all<'a>(paths: impl Iterator<Item = &'a Path>) -> Leftovers {
+    let mut left = Leftovers::default();
     for path in paths {
-        if let Err(error) = unpin(path) {
-            log::warn!("cannot undo the pin {}: {error}", path.display());
-        }
+        left.note(unpin(path), || format!("undo the pin {}", path.display()));
     }
+    left
 }

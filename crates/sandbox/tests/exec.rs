@@ -35,6 +35,7 @@ fn main() {
         ),
         ("none_starts_after_inits_exit", none_starts_after_inits_exit),
         ("none_starts_on_the_node", none_starts_on_the_node),
+        ("it_has_the_containers_clocks", it_has_the_containers_clocks),
     ]);
 }
 
@@ -162,4 +163,23 @@ fn none_starts_on_the_node(lab: &Lab) {
         .unwrap_err();
     assert_eq!(error.kind, JobErrorKind::Invalid, "{error}");
     assert!(error.message.contains("mount namespace"), "{error}");
+}
+
+fn it_has_the_containers_clocks(lab: &Lab) {
+    if !std::path::Path::new("/proc/self/ns/time").exists() {
+        println!("this kernel has no time namespaces");
+        return;
+    }
+    let container = lab.shell("sleep 60", |spec| {
+        spec["linux"]["namespaces"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"type": "time"}));
+        spec["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1_000_000_000}});
+    });
+    let (ended, uptime) = lab.exec_shell(&container, "cut -d. -f1 /proc/uptime");
+    assert_eq!(ended, Ended::Exited(0));
+    let uptime: u64 = uptime.trim().parse().unwrap();
+    assert!((1_000_000_000..2_000_000_000).contains(&uptime), "{uptime}");
+    container.kill();
 }

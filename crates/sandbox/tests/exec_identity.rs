@@ -36,6 +36,10 @@ fn main() {
             "no_new_privileges_is_as_asked",
             no_new_privileges_is_as_asked,
         ),
+        (
+            "a_user_namespace_is_joined_as_its_root",
+            a_user_namespace_is_joined_as_its_root,
+        ),
     ]);
 }
 
@@ -168,5 +172,47 @@ fn no_new_privileges_is_as_asked(lab: &Lab) {
         });
         assert_eq!(field(&status, "NoNewPrivs"), got);
     }
+    container.kill();
+}
+
+fn a_user_namespace_is_joined_as_its_root(lab: &Lab) {
+    let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
+    let mut container = lab.shell("echo up; sleep 60", |spec| {
+        spec["linux"]["namespaces"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"type": "user"}));
+        spec["linux"]["uidMappings"] = map.clone();
+        spec["linux"]["gidMappings"] = map;
+        spec["process"]["user"] = json!({"uid": 7, "gid": 8, "additionalGids": [9]});
+    });
+    container.expect("up\n");
+    let caps = json!(["CAP_CHOWN"]);
+    let status = status(lab, &container, |process| {
+        process["user"] = json!({"uid": 7, "gid": 8, "additionalGids": [9]});
+        process["capabilities"] = json!({"bounding": caps});
+    });
+    assert_eq!(field(&status, "Uid"), "7 7 7 7");
+    assert_eq!(field(&status, "Gid"), "8 8 8 8");
+    assert_eq!(field(&status, "Groups"), "9");
+    assert_eq!(field(&status, "CapBnd"), "0000000000000001");
+    let on_the_node = |pid: i32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        field(&status, "Uid")
+    };
+    assert_eq!(
+        on_the_node(container.init.pid),
+        "100007 100007 100007 100007"
+    );
+    let mut process = shell_process("sleep 60");
+    process["user"] = json!({"uid": 7, "gid": 8});
+    process["terminal"] = json!(true);
+    let (done, _) = lab
+        .try_exec(&container, process, None)
+        .unwrap_or_else(|e| panic!("{e}"));
+    let process = done.process.unwrap();
+    assert_eq!(on_the_node(process.pid), "100007 100007 100007 100007");
+    process.signal(libc::SIGKILL).unwrap();
+    wait(&process);
     container.kill();
 }

@@ -10,8 +10,10 @@ use containerd_shim::{DeleteResponse, Flags, StartOpts};
 use containerd_shim_protos::events::task::TaskExit;
 use containerd_shim_protos::protobuf::{Message, MessageField};
 use containerd_shim_protos::topics;
+use husk_sandbox::process::start_time;
 use husk_sandbox::rootfs::unmount_all;
 use husk_scope::record;
+use nix::unistd::getpid;
 
 use crate::cleanup::{Cleanup, lives};
 use crate::publisher::Publisher;
@@ -206,7 +208,9 @@ impl Subject {
     /// The containers that end with this one, because it is the pod, and that have not ended yet.
     fn others(&self, found: Option<&Found>) -> Vec<record::Container> {
         let record = found.map(|found| &found.record);
-        let Some(record) = record.filter(|record| record.id == self.id) else {
+        let is_meant =
+            |record: &&record::Pod| record.id == self.id && !self.is_reused(record, began());
+        let Some(record) = record.filter(is_meant) else {
             return Vec::new();
         };
         let containers = record.containers.iter();
@@ -217,6 +221,12 @@ impl Subject {
     }
 
     fn clear(&self, found: Option<Found>, cleanup: &mut Cleanup) {
+        let began = began();
+        if let Some(found) = &found
+            && self.is_reused(&found.record, began)
+        {
+            return;
+        }
         match found {
             Some(Found { store, record }) if record.id == self.id => {
                 clear_pod(&store, &record, cleanup);
@@ -228,6 +238,26 @@ impl Subject {
         cleanup.attempt(unmount_all(&rootfs), || {
             format!("unmount {}", rootfs.display())
         });
+    }
+
+    /// Whether the id means something newer than this `delete`.
+    ///
+    /// containerd runs `delete` whenever a connection closes, also after an ordinary end, and does
+    /// not wait for it: by now Docker may have started the container again.
+    fn is_reused(&self, record: &record::Pod, began: u64) -> bool {
+        let newer = |process: record::Process| process.start_time > began;
+        let Some(shim) = record.shim else {
+            // `start` is between binding the socket and recording the shim.
+            return socket::is_served(&record.socket);
+        };
+        if !lives(shim) {
+            return false;
+        }
+        let mut containers = record.containers.iter();
+        let container = containers.find(|container| container.id == self.id);
+        let container_is_newer =
+            || container.is_some_and(|container| container.init.is_none_or(newer));
+        newer(shim) || record.id != self.id && container_is_newer()
     }
 
     /// Clears away one container of a pod. Only a live shim may change its record.
@@ -268,6 +298,11 @@ impl Subject {
     }
 }
 
+/// When this process began; if that cannot be told, later than anything.
+fn began() -> u64 {
+    start_time(getpid().as_raw()).unwrap_or(u64::MAX)
+}
+
 /// Clears away a whole pod, its socket last (contract 46).
 fn clear_pod(store: &Store, record: &record::Pod, cleanup: &mut Cleanup) {
     cleanup.pod(store, record);
@@ -290,4 +325,99 @@ fn answer(response: &DeleteResponse, warnings: &[String]) -> Result<()> {
         .write_all(&response.write_to_bytes()?)
         .and_then(|()| stdout.flush())
         .context("write the response")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use husk_scope::{Ceiling, Plan, Scope, Scopes};
+
+    use super::*;
+
+    fn subject(id: &str) -> Subject {
+        Subject {
+            namespace: "ns".to_owned(),
+            id: id.to_owned(),
+            bundle: PathBuf::from("/nonexistent"),
+            address: String::new(),
+        }
+    }
+
+    /// This process, which certainly lives.
+    fn own() -> record::Process {
+        let pid = getpid().as_raw();
+        record::Process {
+            pid,
+            start_time: start_time(pid).unwrap(),
+        }
+    }
+
+    fn container(init: Option<record::Process>) -> record::Container {
+        record::Container {
+            id: "app".to_owned(),
+            name: "app".to_owned(),
+            bundle: PathBuf::new(),
+            rootfs: PathBuf::new(),
+            dir: PathBuf::new(),
+            status: record::Status::Running,
+            init,
+            execs: std::collections::BTreeMap::new(),
+            cgroups: std::collections::BTreeMap::new(),
+            cgroups_path: String::new(),
+            plan: Plan::new(&Scopes::all(&Scope::Container), &[], &Ceiling::default()).unwrap(),
+            exit: None,
+        }
+    }
+
+    fn pod(shim: Option<record::Process>, containers: Vec<record::Container>) -> record::Pod {
+        record::Pod {
+            id: "pod".to_owned(),
+            shim,
+            containers,
+            ..record::Pod::default()
+        }
+    }
+
+    #[test]
+    fn a_shim_that_is_younger_than_the_delete_is_not_meant() {
+        let shim = own();
+        let record = pod(Some(shim), Vec::new());
+        assert!(subject("pod").is_reused(&record, shim.start_time - 1));
+        assert!(
+            !subject("pod").is_reused(&record, shim.start_time),
+            "it hangs"
+        );
+        let dead = record::Process {
+            start_time: shim.start_time - 1,
+            ..shim
+        };
+        assert!(!subject("pod").is_reused(&pod(Some(dead), Vec::new()), 0));
+    }
+
+    #[test]
+    fn a_container_that_is_younger_than_the_delete_is_not_meant() {
+        let shim = own();
+        let began = shim.start_time;
+        let young = record::Process {
+            start_time: began + 1,
+            ..shim
+        };
+        let reused =
+            |init| subject("app").is_reused(&pod(Some(shim), vec![container(init)]), began);
+        assert!(reused(Some(young)));
+        assert!(reused(None), "it is being made");
+        assert!(!reused(Some(shim)));
+        assert!(!subject("other").is_reused(&pod(Some(shim), vec![container(None)]), began));
+    }
+
+    #[test]
+    fn a_pod_that_is_being_started_is_not_meant() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut record = pod(None, Vec::new());
+        record.socket = directory.path().join("s");
+        assert!(!subject("pod").is_reused(&record, 0), "that start has died");
+        let _listener = UnixListener::bind(&record.socket).unwrap();
+        assert!(subject("pod").is_reused(&record, 0));
+    }
 }

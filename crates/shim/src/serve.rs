@@ -13,6 +13,7 @@ use nix::unistd::geteuid;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep, timeout};
 use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
@@ -36,6 +37,10 @@ const FLUSH: Duration = Duration::from_secs(5);
 /// How long running requests, among them the Shutdown itself, have to be answered at the end.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
+/// containerd connects as soon as it has read the address. A shim that nobody has found by then
+/// was started by a command that was killed before it could answer: it would never be stopped.
+const FIRST_CONNECTION: Duration = Duration::from_secs(60);
+
 /// How long to wait before accepting again after a failure.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -55,7 +60,8 @@ pub(crate) fn until_shutdown(daemon: Daemon, zygote: Zygote) -> Result<()> {
 
 async fn serve(daemon: Daemon, zygote: Zygote) -> Result<()> {
     let signals = Signals::new().context("listen for signals")?;
-    let listener = listener(daemon.listener).context("listen on the socket")?;
+    let (found, first) = oneshot::channel();
+    let listener = listener(daemon.listener, found).context("listen on the socket")?;
     let socket = daemon.socket;
     let shutdown = Shutdown::new();
     let publisher = Publisher::new(&daemon.opts.ttrpc_address, &daemon.record.namespace);
@@ -83,6 +89,9 @@ async fn serve(daemon: Daemon, zygote: Zygote) -> Result<()> {
     tokio::select! {
         () = shutdown.requested() => info!("shutdown"),
         () = signals.handle(&services, &shutdown) => {}
+        () = forgotten(first, FIRST_CONNECTION) => {
+            warn!("nobody has connected for {FIRST_CONNECTION:?}: the shim ends");
+        }
     }
     if !publisher.flush(FLUSH).await {
         warn!("containerd has not taken every event; the rest is lost");
@@ -97,14 +106,20 @@ async fn serve(daemon: Daemon, zygote: Zygote) -> Result<()> {
 /// The connections of an accepting socket, those of other users left out (contract 6).
 struct Peers {
     listener: UnixListener,
+    /// Tells of the first of them.
+    found: Option<oneshot::Sender<()>>,
     /// Runs after a failure, such as too many open files, which would only repeat itself.
     pause: Option<Pin<Box<Sleep>>>,
 }
 
-fn listener(listener: std::os::unix::net::UnixListener) -> io::Result<Listener> {
+fn listener(
+    listener: std::os::unix::net::UnixListener,
+    found: oneshot::Sender<()>,
+) -> io::Result<Listener> {
     listener.set_nonblocking(true)?;
     Ok(Listener::new(Peers {
         listener: UnixListener::from_std(listener)?,
+        found: Some(found),
         pause: None,
     }))
 }
@@ -119,7 +134,13 @@ impl Stream for Peers {
                 self.pause = None;
             }
             match ready!(self.listener.poll_accept(cx)) {
-                Ok((stream, _)) if is_own(&stream) => return Poll::Ready(Some(Ok(stream))),
+                Ok((stream, _)) if is_own(&stream) => {
+                    if let Some(found) = self.found.take() {
+                        // At the end of the daemon nobody cares any more.
+                        let _ = found.send(());
+                    }
+                    return Poll::Ready(Some(Ok(stream)));
+                }
                 Ok(_) => {}
                 Err(error) => {
                     warn!("no connection can be accepted: {error}");
@@ -127,6 +148,13 @@ impl Stream for Peers {
                 }
             }
         }
+    }
+}
+
+/// Ends if nobody connects in time; else never.
+async fn forgotten(first: oneshot::Receiver<()>, limit: Duration) {
+    if timeout(limit, first).await.is_ok() {
+        std::future::pending().await
     }
 }
 
@@ -180,5 +208,55 @@ impl Signals {
             }
             warn!("{name} is ignored: the pod lives; stop it through containerd");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener as StdListener;
+
+    use super::*;
+
+    /// Accepts what comes, as the server does.
+    fn accepting(path: &std::path::Path) -> oneshot::Receiver<()> {
+        let (found, first) = oneshot::channel();
+        let listener = UnixListener::from_std({
+            let listener = StdListener::bind(path).unwrap();
+            listener.set_nonblocking(true).unwrap();
+            listener
+        })
+        .unwrap();
+        let mut peers = Peers {
+            listener,
+            found: Some(found),
+            pause: None,
+        };
+        tokio::spawn(async move {
+            while std::future::poll_fn(|cx| Pin::new(&mut peers).poll_next(cx))
+                .await
+                .is_some()
+            {}
+        });
+        first
+    }
+
+    #[tokio::test]
+    async fn a_shim_that_nobody_finds_ends() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = accepting(&directory.path().join("s"));
+        forgotten(first, Duration::from_millis(20)).await;
+    }
+
+    #[tokio::test]
+    async fn a_shim_that_was_found_does_not_end_by_itself() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let first = accepting(&path);
+        drop(UnixStream::connect(&path).await.unwrap());
+        let ended = timeout(
+            Duration::from_millis(100),
+            forgotten(first, Duration::from_millis(20)),
+        );
+        assert!(ended.await.is_err());
     }
 }

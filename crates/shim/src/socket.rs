@@ -1,6 +1,7 @@
 //! The socket that containerd talks to (contract 6).
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -8,7 +9,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use containerd_shim::StartOpts;
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::stat::{Mode, umask};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind as bind_socket, listen as listen_on,
+    socket,
+};
+use nix::sys::stat::{Mode, fchmod};
 
 /// sun_path holds 108 bytes; containerd's own limit leaves room for the final zero and one more.
 const MAX_PATH: usize = 106;
@@ -69,7 +74,7 @@ pub(crate) fn bind(path: &Path) -> Result<Bound> {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
         Err(error) => return Err(error).with_context(|| format!("bind {}", path.display())),
     }
-    if UnixStream::connect(path).is_ok() {
+    if is_served(path) {
         return Ok(Bound::Served);
     }
     remove(path)?;
@@ -82,10 +87,15 @@ pub(crate) fn bind(path: &Path) -> Result<Bound> {
 /// # Errors
 /// See [`remove`].
 pub(crate) fn remove_dead(path: &Path) -> Result<()> {
-    match UnixStream::connect(path) {
-        Ok(_) => Ok(()),
-        Err(_) => remove(path),
+    if is_served(path) {
+        return Ok(());
     }
+    remove(path)
+}
+
+/// Whether someone listens.
+pub(crate) fn is_served(path: &Path) -> bool {
+    UnixStream::connect(path).is_ok()
 }
 
 /// Removes a socket; gone already is no error.
@@ -106,12 +116,19 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// Binds with mode 0600 from the first moment on.
+/// Binds with mode 0600 from the first moment on: bind(2) gives the file the mode that the socket
+/// has.
 fn listen(path: &Path) -> io::Result<UnixListener> {
-    let before = umask(Mode::from_bits_truncate(0o177));
-    let listener = UnixListener::bind(path);
-    umask(before);
-    listener
+    let socket = socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    bind_socket(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    listen_on(&socket, Backlog::MAXCONN)?;
+    Ok(UnixListener::from(socket))
 }
 
 #[cfg(test)]

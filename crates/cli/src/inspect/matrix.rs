@@ -35,7 +35,10 @@ pub(super) fn namespaces(page: &mut Page, report: &Report) {
         .unwrap_or(0);
     // The kind, the sandbox's inode and who decided take their part of the line.
     let room = WIDTH - 2 - 9 - if kept { 12 } else { 0 } - 26;
-    for part in live.chunks((room / (widest + 2)).max(1)) {
+    for (index, part) in live.chunks((room / (widest + 2)).max(1)).enumerate() {
+        if index > 0 {
+            page.gap();
+        }
         page.table(&part_of_namespaces(report, part, kept));
     }
     page.sentence("", Style::Dim, &legend(report));

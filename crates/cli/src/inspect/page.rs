@@ -91,10 +91,15 @@ impl Page {
         self.text
     }
 
+    /// An empty line.
+    pub(super) fn gap(&mut self) {
+        self.text.push('\n');
+    }
+
     /// A heading, after an empty line unless it is the first.
     pub(super) fn title(&mut self, title: &str, note: &str) {
         if !self.text.is_empty() {
-            self.text.push('\n');
+            self.gap();
         }
         let mut cells = vec![cell(title).style(Style::Title)];
         if !note.is_empty() {

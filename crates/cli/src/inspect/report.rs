@@ -70,7 +70,7 @@ pub(super) struct Kept {
     pub(super) path: PathBuf,
     /// Its inode; null when the path is gone.
     pub(super) inode: Option<u64>,
-    /// Whether the shim pinned it; otherwise containerd gave it, or a holder keeps it.
+    /// Whether the shim pinned it; otherwise whoever made the pod keeps it.
     pub(super) pinned: bool,
     /// The pid of the process that keeps a pid namespace alive.
     pub(super) holder: Option<i32>,

@@ -39,11 +39,11 @@ fn heading(page: &mut Page, report: &Report) {
         .iter()
         .filter(|container| container.status == Status::Running)
         .count();
-    let note = format!(
-        "{running} of {} running, {} old",
-        plural(report.containers.len(), "container"),
-        duration(report.age_seconds)
-    );
+    let containers = match report.containers.len() {
+        0 => "no containers".to_owned(),
+        count => format!("{running} of {} running", plural(count, "container")),
+    };
+    let note = format!("{containers}, {} old", duration(report.age_seconds));
     page.title(&format!("POD {name}"), &note);
     let mut facts = vec![
         format!("sandbox {}", report.id),
@@ -271,7 +271,7 @@ fn keeper(kept: &Kept) -> String {
         Some(holder) => format!("holder {holder}"),
         None if kept.pinned => "a pin".into(),
         None if kept.path.starts_with("/proc") => "a process".into(),
-        None => "containerd".into(),
+        None => "the caller".into(),
     }
 }
 

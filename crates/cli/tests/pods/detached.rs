@@ -1,7 +1,9 @@
 //! `husk run --detach`, and the commands for pods that run.
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::Stdio;
 
+use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -11,6 +13,7 @@ crate::under_each_shim!(
     a_detached_pod_is_listed_and_removed,
     logs_are_kept_until_the_pod_is_removed,
     exec_passes_input_output_and_status_on,
+    exec_with_a_terminal,
     exec_errors,
     removing_a_running_pod_needs_force,
     a_killed_supervisor,
@@ -24,14 +27,9 @@ const SLEEPS: &str = "  terminationGracePeriodSeconds: 1\n  containers:\n\
 fn a_detached_pod_is_listed_and_removed(node: &Node) {
     let id = node.detach(SLEEPS);
     let listed = node.stdout(&["ps"]);
-    let line = listed
-        .lines()
-        .find(|line| line.starts_with("test "))
-        .unwrap();
-    assert!(
-        line.contains(&id) && line.contains("a (running), b (running)"),
-        "{listed}"
-    );
+    let line = listed.lines().find(|line| line.contains(&id)).unwrap();
+    assert!(line.starts_with("test "), "{listed}");
+    assert!(line.contains("a (running), b (running)"), "{listed}");
     let json = node.stdout(&["ps", "--json"]);
     assert!(json.contains(&format!("\"id\": \"{id}\"")), "{json}");
     node.stdout(&["rm", "-f", &id[..4]]);
@@ -82,6 +80,42 @@ fn exec_passes_input_output_and_status_on(node: &Node) {
     // By coreutils: printf 'x%.0s' $(seq 1000000) | sha256sum
     let sum = "1b977e9f84f1b26b6ed7f68b0498faee2385ea4125bd29adce4a7d9106ba3134";
     assert_eq!(stdout(&output), format!("{sum}  -\n"));
+    node.stdout(&["rm", "-f", "test"]);
+    node.assert_nothing_left();
+}
+
+fn exec_with_a_terminal(node: &Node) {
+    node.detach(SLEEPS);
+    let size = Winsize {
+        ws_row: 33,
+        ws_col: 77,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let terminal = openpty(&size, None).unwrap();
+    let slave = || Stdio::from(terminal.slave.try_clone().unwrap());
+    let mut child = node
+        .husk(&["exec", "-it", "test", "-c", "a", "--", "sh"])
+        .stdin(slave())
+        .stdout(slave())
+        .stderr(slave())
+        .spawn()
+        .unwrap();
+    drop(terminal.slave);
+    let mut keyboard = File::from(terminal.master.try_clone().unwrap());
+    let mut screen = BufReader::new(File::from(terminal.master));
+    // The size is told once the command runs, so ask until it is there.
+    let script =
+        "until [ \"$(stty size)\" = '33 77' ]; do sleep 0.1; done; tty; echo fin''ished; exit 4\n";
+    keyboard.write_all(script.as_bytes()).unwrap();
+    let mut seen = String::new();
+    while !seen.contains("finished") {
+        assert_ne!(screen.read_line(&mut seen).unwrap(), 0, "{seen}");
+    }
+    assert!(seen.contains("/dev/pts/"), "{seen}");
+    // Nobody holds the terminal once it is over: reading fails with EIO.
+    let _ = screen.read_to_string(&mut seen);
+    assert_eq!(child.wait().unwrap().code(), Some(4), "{seen}");
     node.stdout(&["rm", "-f", "test"]);
     node.assert_nothing_left();
 }

@@ -62,17 +62,24 @@ fn set_xattr(place: &Place, key: &OsStr, value: &[u8]) -> Result<(), Refused> {
         // These steer overlayfs, and are never a file's own.
         return Ok(());
     }
-    match xattr::set(place.path(), key, value) {
-        Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => {
-            log::warn!(
-                "{}: the store's filesystem keeps no {}",
-                place.path().display(),
-                key.display()
-            );
-            Ok(())
-        }
-        set => Ok(set?),
+    let Err(error) = xattr::set(place.path(), key, value) else {
+        return Ok(());
+    };
+    let lost = match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EOPNOTSUPP) => true,
+        // Links and devices have no attributes of users, see xattr(7).
+        Some(Errno::EPERM) => bytes.starts_with(b"user."),
+        _ => false,
+    };
+    if !lost {
+        return Err(error.into());
     }
+    log::warn!(
+        "{} cannot have {}: {error}",
+        place.name.display(),
+        key.display()
+    );
+    Ok(())
 }
 
 /// A time of a pax header: seconds with a fraction.

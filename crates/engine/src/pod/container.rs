@@ -1,13 +1,17 @@
 //! One container of a pod that runs: made, started, waited for, removed; again if it should be.
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use containerd_shim_protos::api::Mount;
+use containerd_shim_protos::cgroups::metrics as v1;
+use containerd_shim_protos::cgroups_v2::metrics as v2;
 use nix::sys::signal::Signal;
+use protobuf::Message as _;
+use protobuf::well_known_types::any::Any;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -24,9 +28,6 @@ const LONGEST_DELAY: Duration = Duration::from_secs(300);
 
 /// After running for this long a container's delay is the first again.
 const STEADY: Duration = Duration::from_secs(600);
-
-/// How long the event that tells of an out-of-memory kill may come after the exit it explains.
-const OOM_LATENESS: Duration = Duration::from_millis(100);
 
 const SIGKILL: u32 = 9;
 const SIGTERM: u32 = 15;
@@ -54,8 +55,6 @@ pub(super) struct Context {
     /// The sandbox's address if each container must be announced by `start` (no Sandbox API).
     pub(super) announce_at: Option<String>,
     pub(super) events: String,
-    /// Containers, by id, that the kernel killed for their memory limit.
-    pub(super) out_of_memory: Mutex<HashSet<String>>,
 }
 
 impl Context {
@@ -148,10 +147,17 @@ impl Context {
         if lived.is_err() {
             self.kill(&id, SIGKILL).await;
         }
+        let killed = lived.as_ref().is_ok_and(|code| *code == 128 + SIGKILL);
+        let out_of_memory = killed && self.ran_out_of_memory(&id).await;
         let deleted = self.task.delete(&id, "").await;
         let code = lived?;
         deleted.map_err(Error::container(&container.name))?;
-        self.over(container, &id, code).await?;
+        self.journal.status(&container.name, Status::Exited(code))?;
+        self.observer.notice(&Notice::Exited {
+            container: &container.name,
+            code,
+            out_of_memory,
+        });
         fs::remove_dir_all(&layers).map_err(Error::io("remove", &layers))?;
         Ok(code)
     }
@@ -277,24 +283,29 @@ impl Context {
         }
     }
 
-    async fn over(&self, container: &Container, id: &str, code: u32) -> Result<(), Error> {
-        if code == 128 + SIGKILL {
-            sleep(OOM_LATENESS).await;
+    /// Whether the kernel has killed a process of the container for its memory limit: its cgroup
+    /// says so until it is deleted (contract 29).
+    async fn ran_out_of_memory(&self, id: &str) -> bool {
+        match self.task.stats(id).await {
+            Ok(stats) => oom_kills(&stats) > 0,
+            Err(error) => {
+                log::debug!("why {id} was killed: {error}");
+                false
+            }
         }
-        let out_of_memory = self
-            .out_of_memory
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(id);
-        self.journal.status(&container.name, Status::Exited(code))?;
-        let container = &container.name;
-        self.observer.notice(&Notice::Exited {
-            container,
-            code,
-            out_of_memory,
-        });
-        Ok(())
     }
+}
+
+/// The number of processes killed for want of memory, from a cgroup's metrics (contract 30).
+fn oom_kills(stats: &Any) -> u64 {
+    let count = match stats.type_url.rsplit('/').next() {
+        Some("io.containerd.cgroups.v2.Metrics") => v2::Metrics::parse_from_bytes(&stats.value)
+            .map(|metrics| metrics.memory_events.oom_kill),
+        Some("io.containerd.cgroups.v1.Metrics") => v1::Metrics::parse_from_bytes(&stats.value)
+            .map(|metrics| metrics.memory_oom_control.oom_kill),
+        _ => Ok(0),
+    };
+    count.unwrap_or_default()
 }
 
 /// A container's id at the shim; at most 76 characters, containerd's limit.

@@ -11,18 +11,15 @@ const HOSTS: &str = "/etc/hosts";
 const HOSTNAME: &str = "/etc/hostname";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// Writes the files into `dir`; the answer maps their paths in containers to them. A shim with
-/// the Sandbox API makes its own (contract 15) and is given only what it cannot know: the
-/// manifest's hostAliases, which Kubernetes too puts into a file of the kubelet's.
+/// Writes the files into `dir`; the answer maps their paths in containers to them. /etc/hosts is
+/// the engine's as in Kubernetes it is the kubelet's; the others a shim with the Sandbox API makes
+/// itself (contract 15).
 pub(super) fn write(
     pod: &Pod,
     dir: &Path,
     sandbox_api: bool,
 ) -> Result<BTreeMap<PathBuf, PathBuf>, Error> {
-    let mut contents = Vec::new();
-    if !sandbox_api || !pod.host_aliases.is_empty() {
-        contents.push((HOSTS, hosts(pod)));
-    }
+    let mut contents = vec![(HOSTS, hosts(pod))];
     if !sandbox_api {
         contents.push((HOSTNAME, format!("{}\n", pod.hostname)));
         contents.push((RESOLV_CONF, render(&resolved(&pod.dns))));

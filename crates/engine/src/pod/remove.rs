@@ -17,8 +17,11 @@ use crate::{cgroup, netns, process};
 /// How long a process may take to be reaped after SIGKILL.
 const KILLED: Duration = Duration::from_secs(10);
 
-/// How often the supervisor is looked at while it ends.
-const POLL: Duration = Duration::from_millis(50);
+/// How long a shim may take to exit once it has been asked to.
+const SHIM_EXIT: Duration = Duration::from_secs(10);
+
+/// How often the supervisor and the shim are looked at while they end.
+const POLL: Duration = Duration::from_millis(20);
 
 const SIGKILL: u32 = 9;
 
@@ -155,6 +158,25 @@ async fn end_by_shim(engine: &Engine, record: &Record) {
             record.name
         );
         delete_by_command(engine, record).await;
+        return;
+    }
+    wait_until_gone(record).await;
+}
+
+/// A shim cleans up after it has answered, and removes its socket last (contract 46).
+async fn wait_until_gone(record: &Record) {
+    let socket = Path::new(record.address.trim_start_matches("unix://"));
+    let gone = async {
+        while socket.exists() {
+            sleep(POLL).await;
+        }
+    };
+    if timeout(SHIM_EXIT, gone).await.is_err() {
+        log::warn!(
+            "the shim of pod {} has not exited: {} is still there",
+            record.name,
+            socket.display()
+        );
     }
 }
 

@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use containerd_shim_protos::events::task::TaskOOM;
 use nix::mount::{MsFlags, mount};
-use protobuf::Message as _;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -132,7 +130,6 @@ async fn run_recorded(
         task: sandbox.shim.task(),
         announce_at: (!sandbox.api).then(|| sandbox.shim.address().to_owned()),
         engine: engine.clone(),
-        out_of_memory: Mutex::new(HashSet::new()),
         pod,
         journal: Arc::clone(&journal),
         observer,
@@ -142,7 +139,7 @@ async fn run_recorded(
         events,
     };
     let context = Arc::new(context);
-    let listening = tokio::spawn(listen(Arc::clone(&context), happened));
+    let listening = tokio::spawn(listen(happened));
     let outcome = containers(&context, &stop).await;
     listening.abort();
     outcome
@@ -274,19 +271,10 @@ fn mount_shm(dir: &Path, journal: &Journal) -> Result<PathBuf, Error> {
     Ok(path)
 }
 
-/// Notes which containers ran out of memory.
-async fn listen(context: Arc<Context>, mut happened: mpsc::UnboundedReceiver<Event>) {
-    while let Some(Event { topic, event }) = happened.recv().await {
+/// Logs what the shim publishes; what matters here is learned by waiting.
+async fn listen(mut happened: mpsc::UnboundedReceiver<Event>) {
+    while let Some(Event { topic, .. }) = happened.recv().await {
         log::debug!("event {topic}");
-        if topic == containerd_shim_protos::topics::TASK_OOM_EVENT_TOPIC
-            && let Ok(event) = TaskOOM::parse_from_bytes(&event.value)
-        {
-            let mut ids = context
-                .out_of_memory
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            ids.insert(event.container_id);
-        }
     }
 }
 

@@ -26,7 +26,7 @@ use self::process::Inside;
 use crate::process::Pidfd;
 use crate::workload::Workload;
 use crate::zygote::{Doing, Done, Exec, JobError, Report};
-use crate::{console, sys};
+use crate::{bundle, console, sys};
 
 /// Where the way to report is kept while all else is closed.
 const OUTCOME: i32 = 3;
@@ -34,6 +34,7 @@ const OUTCOME: i32 = 3;
 const ABOUT_TO_EXECUTE: u8 = b'+';
 
 pub(crate) fn exec(job: Exec, report: &Report) -> Result<Done, JobError> {
+    bundle::check_process(&job.process)?;
     let workload = Workload::new(&job.process)?;
     refuse_unsupported(&job)?;
 

@@ -3,7 +3,7 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::io::{PipeWriter, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
@@ -160,6 +160,7 @@ fn open_null() -> Result<OwnedFd, JobError> {
     let theirs = File::options()
         .read(true)
         .write(true)
+        .custom_flags(libc::O_NOCTTY | libc::O_NOFOLLOW)
         .open("/dev/null")
         .and_then(|null| Ok((null.metadata()?, null)))
         .ok()

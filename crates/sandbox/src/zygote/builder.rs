@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use nix::sys::prctl;
 
 use super::protocol::{self, SentJob};
-use super::{Doing, Done, Job, JobError};
+use super::{Doing, Done, Job, JobError, Leftovers};
 use crate::{create, exec, holder, namespaces, process, sys, update};
 
 /// See keyctl_join_session_keyring(3).
@@ -48,16 +48,25 @@ pub(super) fn run(job: SentJob, reports: &OwnedFd) -> ! {
     sys::exit_now(i32::from(!reported))
 }
 
-/// Undoes a job whose builder died. `mark` is the inode of that builder's end of its socket.
+/// Undoes a job whose builder died, and reports as steps what it cannot undo. `mark` is the inode
+/// of that builder's end of its socket.
 pub(super) fn undo(job: OwnedFd, mark: u64, reports: &OwnedFd) -> ! {
-    become_builder(reports);
+    let report = become_builder(reports);
     let strays = process::holders_of_socket(mark).unwrap_or_default();
-    match protocol::read_job(job) {
+    let left = match protocol::read_job(job) {
         Ok(Job::Create(job)) => create::undo_orphaned(&job, &strays),
         Ok(Job::Namespaces(job)) => namespaces::undo_orphaned(&job, &strays),
         Ok(Job::Holder(job)) => holder::undo_orphaned(&job),
         // A process that was to be executed dies when it cannot report; limits stay as they are.
-        Ok(Job::Exec(_) | Job::Update(_)) | Err(_) => {}
+        Ok(Job::Exec(_) | Job::Update(_)) => Leftovers::default(),
+        Err(error) => {
+            let mut left = Leftovers::default();
+            left.push(format!("cannot read the job: {error}"));
+            left
+        }
+    };
+    for leftover in left.into_vec() {
+        report.step(&leftover);
     }
     sys::exit_now(0)
 }

@@ -21,7 +21,7 @@ use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::builder::Report;
-pub(crate) use self::error::Doing;
+pub(crate) use self::error::{Doing, Leftovers};
 pub use self::error::{JobError, JobErrorKind, ZygoteError};
 use crate::cgroup::{self, Driver};
 use crate::process::Pidfd;
@@ -161,7 +161,10 @@ pub struct Done {
 pub type Finished = (u64, Result<Done, JobError>);
 
 impl Zygote {
-    /// Forks the zygote. The caller must be single-threaded and should be a child subreaper.
+    /// Forks the zygote, which lives as long as the thread that calls this.
+    ///
+    /// The caller must be single-threaded, and a child subreaper by the time of the first job: the
+    /// processes that jobs make are to become its children.
     ///
     /// # Errors
     /// More than one thread, or what socketpair(2) and fork(2) say.

@@ -11,9 +11,9 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{ForkResult, fork};
 
-use super::JobError;
 use super::builder::{self, REPORTED_RESULT, REPORTED_STEP};
 use super::protocol::{self, Packet, SentJob};
+use super::{JobError, Leftovers};
 use crate::process::Pidfd;
 use crate::{sys, workload};
 
@@ -51,8 +51,13 @@ fn become_zygote(parent: u32, socket: OwnedFd) -> io::Result<OwnedFd> {
     prctl::set_name(c"husk-zygote")?;
     sys::die_with_parent(parent, Signal::SIGKILL)?;
     builder::report_panics();
+    // The shim's logger writes to a descriptor that is about to be another one.
+    log::set_max_level(log::LevelFilter::Off);
 
     let socket = sys::keep_only(socket, SOCKET)?;
+    // The shim's logger has lost its descriptor: its lines would go to whatever gets that number
+    // next, such as a container's output.
+    log::set_max_level(log::LevelFilter::Off);
     let null = File::options().read(true).write(true).open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&null)?;
@@ -211,7 +216,7 @@ fn finish(socket: &OwnedFd, builder: Builder, others: &[Builder]) -> Option<Buil
     let (job, mark) = match task {
         Task::Job { job, mark } => (job, mark),
         Task::Undo(error) => {
-            send_error(socket, id, error);
+            send_error(socket, id, error.leaving(leftovers(&reports)));
             return None;
         }
     };
@@ -236,6 +241,17 @@ fn finish(socket: &OwnedFd, builder: Builder, others: &[Builder]) -> Option<Buil
             None
         }
     }
+}
+
+/// What a builder that undid could not undo: it reports that as steps.
+fn leftovers(reports: &OwnedFd) -> Leftovers {
+    let mut left = Leftovers::default();
+    while let Ok(Packet { bytes, .. }) = protocol::receive_packet(reports.as_raw_fd()) {
+        if let Some((&REPORTED_STEP, leftover)) = bytes.split_first() {
+            left.push(String::from_utf8_lossy(leftover).into_owned());
+        }
+    }
+    left
 }
 
 fn send_error(socket: &OwnedFd, id: u64, error: JobError) {

@@ -1,6 +1,14 @@
 //! What the tests of this crate share: a zygote, a busybox rootfs, containers made by them, and a
 //! runner with one thread (cargo's own has many, and a threaded process must not fork a zygote).
 #![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+#![allow(
     dead_code,
     reason = "every test binary uses its own part of this module"
 )]
@@ -210,28 +218,30 @@ impl Lab {
 
     pub(crate) fn try_create(&self, edit: impl FnOnce(&mut Value)) -> Result<Container, JobError> {
         let (job, stdout) = self.create_job(edit);
+        let dir = job.dir.clone();
+        self.created(job, stdout).inspect_err(|_| {
+            fs::remove_file(dir.join("config.json")).unwrap();
+            let left: Vec<_> = fs::read_dir(&dir).unwrap().map(|e| e.unwrap()).collect();
+            assert!(
+                left.iter().all(|entry| entry.file_name() == "rootfs"),
+                "{left:?}"
+            );
+            let _ = fs::remove_dir(dir.join("rootfs"));
+            fs::remove_dir(&dir).unwrap();
+        })
+    }
+
+    pub(crate) fn created(&self, job: Create, stdout: File) -> Result<Container, JobError> {
         let (id, dir) = (job.id.clone(), job.dir.clone());
-        match self.perform(Job::Create(job)) {
-            Ok(done) => Ok(Container {
-                id,
-                dir,
-                init: done.process.unwrap(),
-                started: done.started,
-                console: done.console,
-                stdout,
-            }),
-            Err(error) => {
-                fs::remove_file(dir.join("config.json")).unwrap();
-                let left: Vec<_> = fs::read_dir(&dir).unwrap().map(|e| e.unwrap()).collect();
-                assert!(
-                    left.iter().all(|entry| entry.file_name() == "rootfs"),
-                    "{left:?}"
-                );
-                let _ = fs::remove_dir(dir.join("rootfs"));
-                fs::remove_dir(&dir).unwrap();
-                Err(error)
-            }
-        }
+        let done = self.perform(Job::Create(job))?;
+        Ok(Container {
+            id,
+            dir,
+            init: done.process.unwrap(),
+            started: done.started,
+            console: done.console,
+            stdout,
+        })
     }
 
     /// Creates and starts a container that runs a shell script.
@@ -345,14 +355,25 @@ impl Container {
         }
     }
 
+    /// Starts it and waits for its end: how it ended and what it said.
+    pub(crate) fn run(mut self) -> (Ended, String) {
+        self.start().unwrap();
+        self.finish()
+    }
+
     /// Waits for the end of init, and undoes what `delete` would: how it ended and what it said.
     pub(crate) fn finish(self) -> (Ended, String) {
         let ended = wait(&self.init);
+        (ended, self.finish_reaped())
+    }
+
+    /// Undoes what `delete` would, of a container whose init was waited for: what it said.
+    pub(crate) fn finish_reaped(self) -> String {
         let output = read_all(self.stdout);
         unmount_all(&self.dir.join("rootfs")).unwrap();
         fs::remove_dir_all(&self.dir).unwrap();
         remove_cgroups(&self.id);
-        (ended, output)
+        output
     }
 
     /// Processes executed in the container must have been waited for, or init does not end.
@@ -363,6 +384,11 @@ impl Container {
 
     /// Waits until the container's output has said so much.
     pub(crate) fn expect(&mut self, text: &str) {
+        self.read_until(text);
+    }
+
+    /// Waits until the container's output has said so much: all of it so far.
+    pub(crate) fn read_until(&mut self, text: &str) -> String {
         let mut seen = String::new();
         let mut byte = [0; 1];
         while !seen.contains(text) {
@@ -370,6 +396,7 @@ impl Container {
             assert_eq!(self.stdout.read(&mut byte).unwrap(), 1, "saw only {seen:?}");
             seen.push(char::from(byte[0]));
         }
+        seen
     }
 }
 

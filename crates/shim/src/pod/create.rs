@@ -340,3 +340,93 @@ fn explained(container: &Container, error: &dyn std::error::Error) -> String {
         super::jobs::with_causes(error)
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bundle(config: &str) -> Bundle {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.json"), config).unwrap();
+        Bundle::load(dir.path()).unwrap()
+    }
+
+    fn files() -> Vec<(PathBuf, PathBuf)> {
+        ["hostname", "hosts"]
+            .map(|name| (Path::new("/etc").join(name), Path::new("/pod").join(name)))
+            .to_vec()
+    }
+
+    /// The kubelet mounts its own /etc/hosts: that one stays (contract 15).
+    #[test]
+    fn the_pods_files_are_mounted_where_nothing_else_is() {
+        let mut bundle = bundle(
+            r#"{"ociVersion": "1.0.2", "root": {"path": "rootfs", "readonly": true},
+                "mounts": [{"destination": "/etc/hosts", "source": "/kubelet/hosts"}]}"#,
+        );
+        inject(&mut bundle.spec, &files());
+        let mounts = bundle.spec.mounts().clone().unwrap();
+        let seen: Vec<_> = mounts
+            .iter()
+            .map(|mount| {
+                let source = mount.source().clone().unwrap_or_default();
+                (mount.destination().clone(), source)
+            })
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ("/etc/hosts".into(), "/kubelet/hosts".into()),
+                ("/etc/hostname".into(), "/pod/hostname".into()),
+            ]
+        );
+        let options = mounts[1].options().clone().unwrap();
+        assert!(options.contains(&"ro".to_owned()), "{options:?}");
+    }
+
+    fn assigned(annotations: &str, configured: Vec<Assignment>) -> Vec<(Kind, Scope)> {
+        let bundle = bundle(&format!(
+            r#"{{"ociVersion": "1.0.2", "annotations": {annotations}}}"#
+        ));
+        let mut requested = Scopes::all(&Scope::Container);
+        requested[Kind::Uts] = Scope::Node;
+        let mut assigned = configured;
+        assign_by_annotation(&bundle, &requested, &mut assigned);
+        let pairs = assigned.into_iter();
+        pairs.map(|found| (found.kind, found.scope)).collect()
+    }
+
+    #[test]
+    fn containers_that_name_a_pod_share_what_they_have_to_themselves() {
+        let annotation = r#"{"io.husk.pod": "web"}"#;
+        assert_eq!(
+            assigned(annotation, Vec::new()),
+            [(Kind::Network, Scope::Pod), (Kind::Ipc, Scope::Pod)],
+            "the node's UTS namespace was asked for and stays"
+        );
+        let configured = Assignment {
+            kind: Kind::Ipc,
+            scope: Scope::Container,
+            by: "configuration".to_owned(),
+        };
+        assert_eq!(
+            assigned(annotation, vec![configured]),
+            [(Kind::Ipc, Scope::Container), (Kind::Network, Scope::Pod)],
+            "the configuration is stronger"
+        );
+        assert_eq!(assigned("{}", Vec::new()), []);
+        let kubernetes =
+            r#"{"io.husk.pod": "web", "io.kubernetes.cri.container-type": "container"}"#;
+        assert_eq!(assigned(kubernetes, Vec::new()), []);
+    }
+
+    #[test]
+    fn a_process_says_why_it_could_not_execute() {
+        assert_eq!(refusal("c", b""), Ok(()));
+        let error =
+            refusal("c", br#"{"kind": "NotFound", "message": "no such file"}"#).unwrap_err();
+        assert_eq!(error, Failure::not_found("no such file"));
+        let error = refusal("c", b"what is this").unwrap_err();
+        assert!(error.message.contains("what is this"), "{error}");
+    }
+}

@@ -268,9 +268,9 @@ impl Pod {
                 )
             })
             .collect();
-        let (cgroup, driver) = self.pod_cgroup();
         if of_kind(Kind::Cgroup).is_some() {
-            job.cgroup = Some(cgroup.clone()).filter(|path| !path.is_empty());
+            let (cgroup, driver) = self.pod_cgroup();
+            job.cgroup = Some(cgroup).filter(|path| !path.is_empty());
             job.driver = driver;
         }
         if of_kind(Kind::Uts).is_some() && job.hostname.is_none() {
@@ -284,7 +284,7 @@ impl Pod {
             self.jobs.run(Job::Namespaces(job.clone())).await?;
         }
         match of_kind(Kind::Pid) {
-            Some(pid) => self.make_holder(scope, pid, cgroup, driver).await,
+            Some(pid) => self.make_holder(scope, pid).await,
             None => Ok(()),
         }
     }
@@ -293,20 +293,8 @@ impl Pod {
         self: &Arc<Self>,
         scope: &Scope,
         namespace: &Namespace,
-        cgroup: String,
-        driver: husk_sandbox::cgroup::Driver,
     ) -> Result<(), Failure> {
-        // With all of them /proc/HOLDER/ns/*, which CRI writes into specs, leads to the pod's.
-        let join = [Kind::Network, Kind::Ipc, Kind::Uts]
-            .into_iter()
-            .filter_map(|kind| Some((kind.proc_name().to_owned(), self.shared(kind, scope)?)))
-            .collect();
-        let holder = Holder {
-            pin: namespace.path.clone(),
-            join,
-            cgroup: Some(cgroup).filter(|path| !path.is_empty()),
-            driver,
-        };
+        let holder = self.holder(scope, &namespace.path);
         let done = self.jobs.run(Job::Holder(holder)).await?;
         let pidfd = done
             .process
@@ -329,6 +317,22 @@ impl Pod {
             watch::reap(self, Arc::new(pidfd));
         }
         Ok(())
+    }
+
+    /// The holder of the pid namespace that is pinned here.
+    pub(super) fn holder(&self, scope: &Scope, pin: &Path) -> Holder {
+        // With all of them /proc/HOLDER/ns/*, which CRI writes into specs, leads to the pod's.
+        let join = [Kind::Network, Kind::Ipc, Kind::Uts]
+            .into_iter()
+            .filter_map(|kind| Some((kind.proc_name().to_owned(), self.shared(kind, scope)?)))
+            .collect();
+        let (cgroup, driver) = self.pod_cgroup();
+        Holder {
+            pin: pin.to_owned(),
+            join,
+            cgroup: Some(cgroup).filter(|path| !path.is_empty()),
+            driver,
+        }
     }
 
     fn make_shm(&self, scope: &Scope) -> Result<PathBuf, Failure> {

@@ -215,6 +215,7 @@ impl Pod {
             let holder = self.holder_of(namespace);
             if let Some(holder) = holder {
                 kill(holder);
+                self.remove_holders_cgroup(namespace).await;
             }
             if namespace.pinned
                 && let Err(error) = unpin(&namespace.path).await
@@ -225,6 +226,19 @@ impl Pod {
             let is =
                 |found: &Namespace| found.kind == namespace.kind && found.scope == namespace.scope;
             self.record(|record| record.namespaces.retain(|found| !is(found)));
+        }
+    }
+
+    async fn remove_holders_cgroup(&self, namespace: &Namespace) {
+        let holder = self.holder(&namespace.scope, &namespace.path);
+        let Some(path) = holder.cgroups_path() else {
+            return;
+        };
+        let removed = super::effect::blocking(move || {
+            Cgroup::named(holder.driver, Some(&path), "holder")?.remove()
+        });
+        if let Err(error) = removed.await {
+            log::warn!("the holder's cgroup stays: {error}");
         }
     }
 

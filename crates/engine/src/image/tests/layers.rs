@@ -112,6 +112,7 @@ async fn every_attribute_is_kept() {
         .add(owned, b"su")
         .link(EntryType::Link, "bin/again", "./bin/su")
         .add(of_nobody, &[])
+        .pax(&[("SCHILY.xattr.user.lost", b"a fifo has none")])
         .add(Tar::header("pipe", EntryType::Fifo, 0o640), &[])
         .device(EntryType::Char, "dev/null", 1, 3)
         .device(EntryType::Block, "dev/loop7", 7, 7)

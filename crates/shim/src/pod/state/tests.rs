@@ -21,6 +21,8 @@ enum Move {
     End(Index),
     OutOfMemory(Index),
     HolderEnds,
+    /// A caller stops waiting for its answer.
+    Leave(Index),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +90,7 @@ fn moves() -> impl Strategy<Value = Move> {
         4 => any::<Index>().prop_map(Move::End),
         1 => any::<Index>().prop_map(Move::OutOfMemory),
         1 => Just(Move::HolderEnds),
+        1 => any::<Index>().prop_map(Move::Leave),
     ]
 }
 
@@ -101,6 +104,7 @@ struct World {
     alive: BTreeSet<ProcessId>,
     asked: BTreeSet<Token>,
     answered: BTreeSet<Token>,
+    left: BTreeSet<Token>,
     /// What was published of each container, since it was last created.
     told: BTreeMap<String, Vec<Published>>,
     /// Whether anyone asked to kill this container, or its init ended.
@@ -352,6 +356,14 @@ impl World {
                 let id = *id.get(&IDS);
                 self.step(Event::OutOfMemory(id.to_owned()));
             }
+            Move::Leave(index) => {
+                let waiting: Vec<_> = self.asked.difference(&self.answered).copied().collect();
+                if !waiting.is_empty() {
+                    let token = *index.get(&waiting);
+                    self.left.insert(token);
+                    self.step(Event::Left(token));
+                }
+            }
             Move::HolderEnds => {
                 self.stopping = true;
                 self.step(Event::HolderExited(Exit {
@@ -463,7 +475,11 @@ proptest! {
             }
             prop_assert!(world.exited);
         }
-        let open: Vec<_> = world.asked.difference(&world.answered).collect();
+        let open: Vec<_> = world
+            .asked
+            .difference(&world.answered)
+            .filter(|token| !world.left.contains(token))
+            .collect();
         prop_assert!(open.is_empty(), "never answered: {:?}", open);
     }
 }
@@ -585,6 +601,13 @@ fn inits_exit_waits_for_its_execs() {
         ] if *first == exec && second.exec.is_none()),
         "{ends:?}"
     );
+}
+
+/// The kernel ends a pid namespace with its init: there is nobody left to kill.
+#[test]
+fn of_its_own_pid_namespace_nothing_is_left_to_kill() {
+    let effects = running("a").step(Event::Exited(ProcessId::init("a"), EXIT));
+    assert!(!effects.contains(&Effect::KillRest("a".into())));
 }
 
 /// The codes of contract 22.
