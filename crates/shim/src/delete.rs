@@ -9,8 +9,8 @@ use anyhow::{Context as _, Result, bail};
 use containerd_shim::{DeleteResponse, Flags, StartOpts};
 use containerd_shim_protos::events::task::TaskExit;
 use containerd_shim_protos::protobuf::{Message, MessageField};
-use containerd_shim_protos::topics;
 use husk_sandbox::process::start_time;
+use containerd_shim_protos::topics;
 use husk_sandbox::rootfs::unmount_all;
 use husk_scope::record;
 use nix::unistd::getpid;
@@ -208,9 +208,9 @@ impl Subject {
     /// The containers that end with this one, because it is the pod, and that have not ended yet.
     fn others(&self, found: Option<&Found>) -> Vec<record::Container> {
         let record = found.map(|found| &found.record);
-        let is_meant =
+        let is_ours =
             |record: &&record::Pod| record.id == self.id && !self.is_reused(record, began());
-        let Some(record) = record.filter(is_meant) else {
+        let Some(record) = record.filter(is_ours) else {
             return Vec::new();
         };
         let containers = record.containers.iter();
