@@ -12,6 +12,7 @@ mod printer;
 mod ps;
 mod rm;
 mod run;
+mod shims;
 mod tail;
 mod terminal;
 

@@ -14,11 +14,13 @@ pub(crate) mod jobs;
 mod namespaces;
 mod perform;
 mod policy;
+mod publish;
 mod ready;
 mod record;
 mod sandbox;
 mod spec;
 pub(crate) mod state;
+mod view;
 pub(crate) mod watch;
 
 use std::collections::HashMap;

@@ -14,10 +14,10 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
 use super::container::{Container, Known, Made as MadeProcess, Process};
-use super::namespaces::View;
 use super::policy::Facts;
 use super::spec::{Bundle, HUSK_POD};
 use super::state::{Made, ProcessId};
+use super::view::View;
 use super::{Pod, clean, lock, watch};
 use crate::failure::Failure;
 use crate::io::{Ends, Logger};

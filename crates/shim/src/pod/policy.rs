@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 
 use super::container::Container;
 use super::spec::Bundle;
-use super::state::Exit;
+use super::state::{Exit, Published};
 use super::{Pod, lock};
 use crate::failure::Failure;
 use crate::plugins::Plugins;
@@ -226,8 +226,25 @@ impl Pod {
         }
     }
 
+    /// Tells the plugins what containerd is told.
+    pub(super) fn tell_plugins_of(self: &Arc<Self>, event: &Published) {
+        match event {
+            Published::Started { container, .. } => self.tell_plugins(container, Happened::Started),
+            Published::OutOfMemory(container) => {
+                if let Some(found) = self.container(container) {
+                    found.oom_killed.store(true, Ordering::Relaxed);
+                }
+                self.tell_plugins(container, Happened::OutOfMemory);
+            }
+            Published::Exited { process, exit, .. } if process.exec.is_none() => {
+                self.tell_plugins(&process.container, Happened::Exited(*exit));
+            }
+            _ => {}
+        }
+    }
+
     /// Tells the plugins, in the background, what has happened to a container.
-    pub(super) fn tell_plugins(self: &Arc<Self>, container: &str, happened: Happened) {
+    fn tell_plugins(self: &Arc<Self>, container: &str, happened: Happened) {
         let container = self.container(container);
         let Some(container) = container.filter(|found| found.subject.get().is_some()) else {
             return;
@@ -246,7 +263,7 @@ impl Pod {
 
 /// What has happened to a container.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Happened {
+enum Happened {
     Started,
     Exited(Exit),
     OutOfMemory,
