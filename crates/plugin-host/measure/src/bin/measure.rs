@@ -6,6 +6,9 @@
 //! ```sh
 //! cargo run --release -p husk-plugin-measure --bin measure -- /tmp/cache no-host.wasm
 //! ```
+//!
+//! Run sync(1) before: proc(5) counts what a file has not on disk yet, such as a binary that was just
+//! built, as dirty.
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
