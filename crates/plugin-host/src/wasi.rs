@@ -138,7 +138,9 @@ fn empty_value(store: &mut StoreContextMut<'_, State>, ty: &Type) -> Result<Opti
         Type::Tuple(tuple) => {
             let mut values = Vec::new();
             for ty in tuple.types() {
-                let Some(value) = empty_value(store, &ty)? else { return Ok(None) };
+                let Some(value) = empty_value(store, &ty)? else {
+                    return Ok(None);
+                };
                 values.push(value);
             }
             Val::Tuple(values)
@@ -146,7 +148,9 @@ fn empty_value(store: &mut StoreContextMut<'_, State>, ty: &Type) -> Result<Opti
         Type::Record(record) => {
             let mut fields = Vec::new();
             for field in record.fields() {
-                let Some(value) = empty_value(store, &field.ty)? else { return Ok(None) };
+                let Some(value) = empty_value(store, &field.ty)? else {
+                    return Ok(None);
+                };
                 fields.push((field.name.to_owned(), value));
             }
             Val::Record(fields)

@@ -1,4 +1,12 @@
 //! Whatever goes wrong in a plugin denies, within its deadline, and leaves the host as it was.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod common;
 
 use std::time::{Duration, Instant};
@@ -264,7 +272,11 @@ fn a_flood_of_log_lines_is_cut() {
         "968 more lines dropped: a call may write 32"
     );
     let escaped = "\\u{0}".repeat(200);
-    assert!(reply.log[0].1.starts_with(&escaped[..100]), "{}", reply.log[0].1);
+    assert!(
+        reply.log[0].1.starts_with(&escaped[..100]),
+        "{}",
+        reply.log[0].1
+    );
 }
 
 #[test]
@@ -288,7 +300,11 @@ fn a_log_line_of_megabytes_is_refused() {
 #[test]
 fn a_question_without_a_subject_is_a_trap() {
     let host = Host::new().unwrap();
-    let component = calling(r#""husk:plugin/container@0.1.0" "uid""#, "(result i32)", "(drop (call $f))");
+    let component = calling(
+        r#""husk:plugin/container@0.1.0" "uid""#,
+        "(result i32)",
+        "(drop (call $f))",
+    );
     let bad = common::load(&host, &component, common::settings("bad")).unwrap();
     let reply = bad.ask(&common::pod(), &Question::ScopeSandbox);
     assert!(trapped(reply.answer).contains("no container to ask about"));

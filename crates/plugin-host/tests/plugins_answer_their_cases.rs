@@ -8,6 +8,14 @@
 //! cargo run --profile quick -p husk-plugin-measure --features compile --bin compile -- \
 //!     compiled *.wasm wasi/*.wasm templates/*.wasm
 //! ```
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod common;
 
 use std::path::{Path, PathBuf};
@@ -32,13 +40,20 @@ fn components() -> PathBuf {
 fn load(host: &Host, name: &str, settings: Option<&serde_json::Value>) -> Plugin {
     let path = components().join(name).with_extension("wasm");
     let (bytes, digest) = artifact::read(&path, None).unwrap_or_else(|error| {
-        panic!("{error}; build it with plugins/build (C, JavaScript and Python: plugins/build --all)")
+        panic!(
+            "{error}; build it with plugins/build (C, JavaScript and Python: plugins/build --all)"
+        )
     });
     let cache = Cache::new(components().join("compiled"));
     let lock = cache.lock(&digest).unwrap();
     let code = cache.load(host, &digest).unwrap().unwrap_or_else(|| {
-        cache.store(&digest, &artifact::compile(&path, &bytes).unwrap()).unwrap();
-        cache.load(host, &digest).unwrap().expect("what was just stored")
+        cache
+            .store(&digest, &artifact::compile(&path, &bytes).unwrap())
+            .unwrap();
+        cache
+            .load(host, &digest)
+            .unwrap()
+            .expect("what was just stored")
     });
     drop(lock);
     let json = settings.map_or_else(|| "{}".to_owned(), ToString::to_string);
@@ -48,7 +63,13 @@ fn load(host: &Host, name: &str, settings: Option<&serde_json::Value>) -> Plugin
 
 /// Asks a case twice; says what is wrong.
 fn problem(host: &Host, plugin: &str, case: &Case) -> Option<String> {
-    let ask = || case.ask(&Chain::new(vec![load(host, plugin, case.settings.as_ref())]));
+    let ask = || {
+        case.ask(&Chain::new(vec![load(
+            host,
+            plugin,
+            case.settings.as_ref(),
+        )]))
+    };
     let (first, second) = (ask(), ask());
     if (&first.input, &first.answer) != (&second.input, &second.answer) {
         return Some(format!("asked twice: {first:?}, then {second:?}"));
@@ -151,8 +172,8 @@ fn wasi_has_no_clock_no_chance_no_environment_and_no_files() {
 fn what_a_plugin_prints_is_lost() {
     let host = Host::new().unwrap();
     let container = common::container();
-    let reply = load(&host, "wasi/c", None)
-        .ask(&common::pod(), &Question::ScopeContainer(&container));
+    let reply =
+        load(&host, "wasi/c", None).ask(&common::pod(), &Question::ScopeContainer(&container));
     assert_eq!(reply.answer, Ok(Answer::Scopes(vec![])));
     assert!(reply.log.is_empty());
 }

@@ -1,5 +1,13 @@
 //! A plugin of another version of the WIT package runs where the two fit, and is refused by name where
 //! they do not.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod common;
 
 use std::fs;
@@ -13,7 +21,10 @@ use husk_plugin_host::{Host, Plugin, PluginError};
 fn policy(host: &Host, version: &str, more: Option<&str>) -> Result<Plugin, PluginError> {
     let dir = tempfile::tempdir().unwrap();
     let today = fs::read_to_string(common::wit().join("plugin.wit")).unwrap();
-    let mut text = today.replace("package husk:plugin@0.1.0", &format!("package husk:plugin@{version}"));
+    let mut text = today.replace(
+        "package husk:plugin@0.1.0",
+        &format!("package husk:plugin@{version}"),
+    );
     if let Some(more) = more {
         let interface = "interface pod {";
         text = text.replace(
@@ -24,7 +35,11 @@ fn policy(host: &Host, version: &str, more: Option<&str>) -> Result<Plugin, Plug
     fs::write(dir.path().join("plugin.wit"), text).unwrap();
     let name = more.unwrap_or("id");
     let parameters = if more.is_some() { "" } else { "(param i32)" };
-    let call = if more.is_some() { "(call $f)" } else { "(call $f (i32.const 256))" };
+    let call = if more.is_some() {
+        "(call $f)"
+    } else {
+        "(call $f (i32.const 256))"
+    };
     let module = format!(
         r#"(module
             (import "husk:plugin/pod@{version}" "{name}" (func $f {parameters}))
@@ -50,8 +65,13 @@ fn a_later_patch_runs_as_long_as_it_asks_nothing_new() {
 #[test]
 fn a_function_that_is_not_there_is_named() {
     let host = Host::new().unwrap();
-    let error = policy(&host, "0.1.1", Some("priority")).unwrap_err().to_string();
-    assert!(error.contains("does not fit") && error.contains("priority"), "{error}");
+    let error = policy(&host, "0.1.1", Some("priority"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("does not fit") && error.contains("priority"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -3,6 +3,14 @@
 //!
 //! What may be added is told in `wit/README.md`: functions of imported interfaces, interfaces and
 //! worlds. A type and an exported interface are fixed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -44,13 +52,19 @@ fn every_item_is_documented() {
                 .map(|function| format!("{name}.{}", function.name)),
         );
         for (type_name, ty) in &interface.types {
-            bare.extend(undocumented(&resolve.types[*ty]).map(|item| {
-                format!("{name}.{type_name}{item}")
-            }));
+            bare.extend(
+                undocumented(&resolve.types[*ty]).map(|item| format!("{name}.{type_name}{item}")),
+            );
         }
     }
     for (name, id) in &resolve.packages[package].worlds {
-        bare.extend(resolve.worlds[*id].docs.contents.is_none().then(|| name.clone()));
+        bare.extend(
+            resolve.worlds[*id]
+                .docs
+                .contents
+                .is_none()
+                .then(|| name.clone()),
+        );
     }
     assert_eq!(bare, Vec::<String>::new());
 }
@@ -63,19 +77,45 @@ fn what_breaks_a_plugin_is_seen() {
         world policy { import pod; export scoping; }";
     let broken = [
         ("a getter gone", base.replace("id: func() -> string;", "")),
-        ("another answer", base.replace("id: func() -> string", "id: func() -> u32")),
-        ("another question", base.replace("id: func()", "id: func(of: u32)")),
-        ("a further field", base.replace("{ reason: string }", "{ reason: string, code: u32 }")),
-        ("a further export", base.replace("scope: func()", "more: func(); scope: func()")),
+        (
+            "another answer",
+            base.replace("id: func() -> string", "id: func() -> u32"),
+        ),
+        (
+            "another question",
+            base.replace("id: func()", "id: func(of: u32)"),
+        ),
+        (
+            "a further field",
+            base.replace("{ reason: string }", "{ reason: string, code: u32 }"),
+        ),
+        (
+            "a further export",
+            base.replace("scope: func()", "more: func(); scope: func()"),
+        ),
         ("an import gone", base.replace("import pod;", "")),
-        ("a further import", base.replace("import pod;", "import pod; import extra: func();")),
+        (
+            "a further import",
+            base.replace("import pod;", "import pod; import extra: func();"),
+        ),
     ];
     let frozen = parse(base);
     for (what, text) in broken {
-        assert_ne!(breaking(&frozen, &parse(&text)), Vec::<String>::new(), "{what}");
+        assert_ne!(
+            breaking(&frozen, &parse(&text)),
+            Vec::<String>::new(),
+            "{what}"
+        );
     }
-    let wider = base.replace("id: func() -> string;", "id: func() -> string; uid: func() -> string;");
-    assert_eq!(breaking(&frozen, &parse(&wider)), Vec::<String>::new(), "a further getter");
+    let wider = base.replace(
+        "id: func() -> string;",
+        "id: func() -> string; uid: func() -> string;",
+    );
+    assert_eq!(
+        breaking(&frozen, &parse(&wider)),
+        Vec::<String>::new(),
+        "a further getter"
+    );
     let documented = base.replace("/// .", "/// The pod's id.");
     assert_eq!(breaking(&frozen, &parse(&documented)), Vec::<String>::new());
 }
@@ -126,7 +166,10 @@ fn items(resolve: &Resolve, package: wit_parser::PackageId) -> Items {
         add_interface(resolve, name, &resolve.interfaces[*id], &mut items);
     }
     for (name, id) in &package.worlds {
-        items.insert(format!("world {name}"), world(resolve, &resolve.worlds[*id]));
+        items.insert(
+            format!("world {name}"),
+            world(resolve, &resolve.worlds[*id]),
+        );
     }
     items
 }
@@ -134,10 +177,16 @@ fn items(resolve: &Resolve, package: wit_parser::PackageId) -> Items {
 fn add_interface(resolve: &Resolve, name: &str, interface: &Interface, items: &mut Items) {
     items.insert(name.to_owned(), "an interface".to_owned());
     for (function, signature) in &interface.functions {
-        items.insert(format!("{name}.{function}"), self::signature(resolve, signature));
+        items.insert(
+            format!("{name}.{function}"),
+            self::signature(resolve, signature),
+        );
     }
     for (type_name, id) in &interface.types {
-        items.insert(format!("{name}.{type_name}"), definition(resolve, &resolve.types[*id]));
+        items.insert(
+            format!("{name}.{type_name}"),
+            definition(resolve, &resolve.types[*id]),
+        );
     }
 }
 
@@ -156,13 +205,22 @@ fn world(resolve: &Resolve, world: &World) -> String {
         names.sort();
         names.join(", ")
     };
-    format!("imports [{}], exports [{}]", list(&world.imports), list(&world.exports))
+    format!(
+        "imports [{}], exports [{}]",
+        list(&world.imports),
+        list(&world.exports)
+    )
 }
 
 fn signature(resolve: &Resolve, function: &Function) -> String {
     let mut text = String::from("func(");
     for parameter in &function.params {
-        let _ = write!(text, "{}: {}, ", parameter.name, type_name(resolve, &parameter.ty));
+        let _ = write!(
+            text,
+            "{}: {}, ",
+            parameter.name,
+            type_name(resolve, &parameter.ty)
+        );
     }
     let result = function.result.as_ref();
     let result = result.map_or_else(|| "()".to_owned(), |ty| type_name(resolve, ty));
@@ -186,11 +244,17 @@ fn definition(resolve: &Resolve, ty: &TypeDef) -> String {
     let maybe = |ty: &Option<Type>| ty.as_ref().map_or_else(|| "_".to_owned(), of);
     match &ty.kind {
         TypeDefKind::Record(record) => {
-            let fields = record.fields.iter().map(|field| format!("{}: {}", field.name, of(&field.ty)));
+            let fields = record
+                .fields
+                .iter()
+                .map(|field| format!("{}: {}", field.name, of(&field.ty)));
             format!("record {{{}}}", fields.collect::<Vec<_>>().join(", "))
         }
         TypeDefKind::Variant(variant) => {
-            let cases = variant.cases.iter().map(|case| format!("{}({})", case.name, maybe(&case.ty)));
+            let cases = variant
+                .cases
+                .iter()
+                .map(|case| format!("{}({})", case.name, maybe(&case.ty)));
             format!("variant {{{}}}", cases.collect::<Vec<_>>().join(", "))
         }
         TypeDefKind::Enum(cases) => {
@@ -214,7 +278,10 @@ fn definition(resolve: &Resolve, ty: &TypeDef) -> String {
             format!("handle {:?}", resolve.types[*id].name)
         }
         TypeDefKind::Type(ty) => format!("= {}", of(ty)),
-        other => panic!("the package uses a {}, which this test cannot compare", other.as_str()),
+        other => panic!(
+            "the package uses a {}, which this test cannot compare",
+            other.as_str()
+        ),
     }
 }
 

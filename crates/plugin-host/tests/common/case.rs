@@ -51,7 +51,8 @@ enum Expect {
 
 /// The cases in a folder, by file name.
 pub(crate) fn read(dir: &Path) -> Vec<(String, Case)> {
-    let entries = std::fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+    let entries =
+        std::fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
     let mut cases: Vec<(String, Case)> = entries
         .map(|entry| {
             let path = entry.unwrap().path();
@@ -77,7 +78,9 @@ impl Case {
             "sandbox-starting" => chain.notify(&pod, &Question::SandboxStarting).decisions,
             "container-creating" => chain.container_creating(&pod, &container).decisions,
             "exec-starting" => {
-                chain.notify(&pod, &Question::ExecStarting(&container, &process)).decisions
+                chain
+                    .notify(&pod, &Question::ExecStarting(&container, &process))
+                    .decisions
             }
             other => panic!("no case asks `{other}` yet"),
         };
@@ -94,11 +97,14 @@ impl Case {
             ),
             Expect::Admitted => (
                 "admitted".to_owned(),
-                !decision.denied && ["admitted", "as requested"].contains(&decision.answer.as_str()),
+                !decision.denied
+                    && ["admitted", "as requested"].contains(&decision.answer.as_str()),
             ),
             Expect::Scopes(scopes) => {
-                let mut wanted: Vec<String> =
-                    scopes.iter().map(|(kind, word)| format!("{kind}={}", scope(word))).collect();
+                let mut wanted: Vec<String> = scopes
+                    .iter()
+                    .map(|(kind, word)| format!("{kind}={}", scope(word)))
+                    .collect();
                 let mut given: Vec<&str> = decision.answer.split(' ').collect();
                 wanted.sort();
                 given.sort_unstable();
@@ -112,7 +118,11 @@ impl Case {
         Arc::new(Pod {
             id: "pod-id".to_owned(),
             name: self.pod.name.clone().unwrap_or_else(|| "pod".to_owned()),
-            namespace: self.pod.namespace.clone().unwrap_or_else(|| "default".to_owned()),
+            namespace: self
+                .pod
+                .namespace
+                .clone()
+                .unwrap_or_else(|| "default".to_owned()),
             uid: "00000000-0000-0000-0000-000000000000".to_owned(),
             cgroup_parent: "/kubepods/pod".to_owned(),
             requested: requested(&self.pod.requested),
@@ -130,7 +140,11 @@ impl Case {
             "linux": { "seccomp": { "defaultAction": "SCMP_ACT_ERRNO" } },
         });
         merge(&mut spec, &self.container.spec);
-        let name = self.container.name.clone().unwrap_or_else(|| "app".to_owned());
+        let name = self
+            .container
+            .name
+            .clone()
+            .unwrap_or_else(|| "app".to_owned());
         Container {
             id: format!("{name}-id"),
             name,

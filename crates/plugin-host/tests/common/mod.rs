@@ -104,7 +104,11 @@ pub(crate) fn settings_with(name: &str, json: &str) -> Settings {
 }
 
 /// The plugin of a component, by way of a cache of its own.
-pub(crate) fn load(host: &Host, component: &[u8], settings: Settings) -> Result<Plugin, PluginError> {
+pub(crate) fn load(
+    host: &Host,
+    component: &[u8],
+    settings: Settings,
+) -> Result<Plugin, PluginError> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("plugin.wasm");
     std::fs::write(&path, component).unwrap();

@@ -39,7 +39,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let started = Instant::now();
     let host = Host::new()?;
-    let code = cache.load(&host, &digest)?.ok_or("it is not compiled: run `compile` first")?;
+    let code = cache
+        .load(&host, &digest)?
+        .ok_or("it is not compiled: run `compile` first")?;
     let plugin = Plugin::new(&host, &code, digest, with(settings))?;
     let question = match plugin.exports() {
         (true, _) => Question::ScopeContainer(&container),
@@ -49,9 +51,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let cold = started.elapsed();
     let after = memory()?;
 
-    let mut took: Vec<Duration> = (0..CALLS).map(|_| plugin.ask(&pod, &question).took).collect();
+    let mut took: Vec<Duration> = (0..CALLS)
+        .map(|_| plugin.ask(&pod, &question).took)
+        .collect();
     took.sort();
-    let at = |percent: usize| took.get(took.len() * percent / 100).copied().unwrap_or_default();
+    let at = |percent: usize| {
+        took.get(took.len() * percent / 100)
+            .copied()
+            .unwrap_or_default()
+    };
     let later = memory()?;
     let mut out = std::io::stdout().lock();
     writeln!(
@@ -86,7 +94,10 @@ struct Memory {
 fn memory() -> Result<Memory, Box<dyn Error>> {
     let rollup = fs::read_to_string("/proc/self/smaps_rollup")?;
     let field = |name: &str| -> Result<u64, Box<dyn Error>> {
-        let line = rollup.lines().find(|line| line.starts_with(name)).ok_or("no such field")?;
+        let line = rollup
+            .lines()
+            .find(|line| line.starts_with(name))
+            .ok_or("no such field")?;
         Ok(line.split_whitespace().nth(1).ok_or("no value")?.parse()?)
     };
     Ok(Memory {
