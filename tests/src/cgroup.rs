@@ -1,8 +1,11 @@
 //! Cgroups, v1 and v2, as the tests read them.
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use nix::unistd::Pid;
+
+use crate::command::run;
 
 const ROOT: &str = "/sys/fs/cgroup";
 
@@ -145,6 +148,14 @@ pub fn make(path: &str) {
 
 /// Removes the cgroup of a pod, which fails while anything is in it.
 pub fn remove(path: &str) {
+    if let Some(slice) = path
+        .rsplit('/')
+        .next()
+        .filter(|name| name.ends_with(".slice"))
+    {
+        run(Command::new("systemctl").args(["stop", slice]));
+        return;
+    }
     for root in roots() {
         fs::remove_dir(root.join(path.trim_start_matches('/'))).ok();
     }

@@ -1,5 +1,5 @@
 //! Programs, run with a deadline.
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -39,12 +39,31 @@ impl Output {
 /// If it cannot be started or is not done by the [`DEADLINE`].
 #[track_caller]
 pub fn run(command: &mut Command) -> Output {
+    finish(command, Stdio::null(), |_| {})
+}
+
+/// Runs a program that reads this from its stdin, once it is ready, then the end of it.
+///
+/// # Panics
+/// If it cannot be started or is not done by the [`DEADLINE`].
+#[track_caller]
+pub fn run_with_input(command: &mut Command, input: &str, until_ready: impl FnOnce()) -> Output {
+    finish(command, Stdio::piped(), |child| {
+        let mut stdin = child.stdin.take().unwrap();
+        until_ready();
+        stdin.write_all(input.as_bytes()).unwrap();
+    })
+}
+
+#[track_caller]
+fn finish(command: &mut Command, stdin: Stdio, started: impl FnOnce(&mut Child)) -> Output {
     let mut child = command
-        .stdin(Stdio::null())
+        .stdin(stdin)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|error| panic!("start {command:?}: {error}"));
+    started(&mut child);
     let stdout = collect(child.stdout.take());
     let stderr = collect(child.stderr.take());
     let Some(code) = wait(&mut child, DEADLINE) else {
@@ -91,7 +110,7 @@ pub fn poll<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T>
             return None;
         }
         thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(100));
+        pause = (pause * 2).min(Duration::from_millis(200));
     }
 }
 

@@ -8,10 +8,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use std::{env, ffi::OsString};
 
+use k8s_cri::v1::VersionRequest;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::command::{DEADLINE, poll, run, wait};
+use crate::command::{DEADLINE, Output, poll, run, wait};
 use crate::cri::Cri;
 use crate::ctr::Ctr;
 use crate::image;
@@ -96,7 +97,10 @@ impl Containerd {
         let answers = poll(DEADLINE, || {
             let ended = self.child.lock().unwrap().as_mut()?.try_wait().unwrap();
             assert!(ended.is_none(), "containerd ended:\n{}", self.log());
-            (run(self.ctr_command("default").arg("version")).code == 0).then_some(())
+            let cri = self.cri();
+            let version =
+                cri.call(async |mut client| client.version(VersionRequest::default()).await);
+            version.is_ok().then_some(())
         });
         assert!(answers.is_some(), "containerd is mute:\n{}", self.log());
     }
@@ -117,6 +121,18 @@ impl Containerd {
             wait(&mut child, DEADLINE).is_some(),
             "containerd ignores {signal}"
         );
+    }
+
+    /// Its process, if this process started it.
+    ///
+    /// # Panics
+    /// If another thread did while it held the lock.
+    #[must_use]
+    pub fn pid(&self) -> Option<Pid> {
+        let child = self.child.lock().unwrap();
+        child
+            .as_ref()
+            .map(|child| Pid::from_raw(child.id().cast_signed()))
     }
 
     /// The shims first, then the lab's programs, then the machine's.
@@ -154,7 +170,7 @@ impl Containerd {
     /// A client of Kubernetes' kind.
     #[must_use]
     pub fn cri(&self) -> Cri<'_> {
-        Cri::connect(self)
+        Cri::new(self)
     }
 
     pub(crate) fn ctr_command(&self, namespace: &str) -> Command {
@@ -165,6 +181,12 @@ impl Containerd {
             .args(["--namespace", namespace])
             .env("PATH", self.path());
         command
+    }
+
+    /// `ctr` with these words in this containerd namespace.
+    #[track_caller]
+    pub fn ctr_command_of(&self, namespace: &str, words: &[&str]) -> Output {
+        run(self.ctr_command(namespace).args(words))
     }
 
     /// All it logged, with what its shims logged.
@@ -218,7 +240,7 @@ disabled_plugins = ['io.containerd.nri.v1.nri', 'io.containerd.internal.v1.traci
 [grpc]
 address = '{dir}/c.sock'
 [debug]
-level = 'info'
+level = '{level}'
 [plugins.'io.containerd.internal.v1.opt']
 path = '{dir}/opt'
 [plugins.'io.containerd.cri.v1.images']
@@ -234,6 +256,7 @@ cni.conf_dir = '{dir}/cni'
 default_runtime_name = 'husk'
 ",
         pause = image::PAUSE,
+        level = env::var("HUSK_LAB_LOG").unwrap_or_else(|_| "info".into()),
         cni = cni.display(),
     );
     for handler in handlers(lab) {
@@ -292,24 +315,27 @@ fn handlers(lab: &Lab) -> Vec<Handler> {
         ];
     }
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab/handlers");
-    let mut configurations = vec![("husk".to_owned(), None), ("systemd".to_owned(), None)];
+    let inline = ("scopes.network", "'container'".to_owned());
+    let mut configurations = vec![
+        ("husk".to_owned(), None),
+        ("systemd".to_owned(), None),
+        // Without a ConfigPath, containerd hands the handler's options over as they are.
+        ("inline".to_owned(), Some(inline)),
+    ];
     for entry in fs::read_dir(folder).unwrap().flatten() {
         let path = entry.path();
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-        configurations.push((name, Some(path)));
+        let option = ("ConfigPath", format!("'{}'", path.display()));
+        configurations.push((name, Some(option)));
     }
     let mut handlers = Vec::new();
-    for (name, config) in configurations {
+    for (name, option) in configurations {
         for (suffix, sandboxer) in [("", "podsandbox"), ("-api", "shim")] {
-            let config = config.as_ref();
             handlers.push(Handler {
                 name: format!("{name}{suffix}"),
                 runtime: lab.runtime.clone(),
                 sandboxer,
-                options: config
-                    .map(|path| ("ConfigPath", format!("'{}'", path.display())))
-                    .into_iter()
-                    .collect(),
+                options: option.clone().into_iter().collect(),
             });
         }
     }

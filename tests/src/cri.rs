@@ -10,10 +10,11 @@ use k8s_cri::v1::{
     ContainerConfig, ContainerMetadata, ContainerState, ContainerStatsRequest, ContainerStatus,
     ContainerStatusRequest, CreateContainerRequest, DnsConfig, ExecSyncRequest, ImageSpec,
     LinuxContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext,
-    LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption,
-    PodSandboxConfig, PodSandboxMetadata, PodSandboxState, PodSandboxStatus,
-    PodSandboxStatusRequest, RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest,
-    StartContainerRequest, StopContainerRequest, StopPodSandboxRequest,
+    LinuxPodSandboxConfig, LinuxPodSandboxStats, LinuxSandboxSecurityContext, NamespaceMode,
+    NamespaceOption, PodSandboxConfig, PodSandboxMetadata, PodSandboxState, PodSandboxStatsRequest,
+    PodSandboxStatus, PodSandboxStatusRequest, RemoveContainerRequest, RemovePodSandboxRequest,
+    RunPodSandboxRequest, StartContainerRequest, StopContainerRequest, StopPodSandboxRequest,
+    UpdateContainerResourcesRequest,
 };
 use nix::unistd::Pid;
 use std::cell::RefCell;
@@ -22,7 +23,7 @@ use tokio::runtime::{Builder, Runtime};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::command::{DEADLINE, Output, until};
+use crate::command::{DEADLINE, Output, poll, until};
 use crate::containerd::Containerd;
 use crate::ctr::unique;
 use crate::{cgroup, image, residue};
@@ -41,27 +42,19 @@ pub enum Mode {
 pub struct Cri<'a> {
     containerd: &'a Containerd,
     runtime: Runtime,
-    client: RuntimeServiceClient<Channel>,
 }
 
 impl<'a> Cri<'a> {
-    pub(crate) fn connect(containerd: &'a Containerd) -> Self {
+    pub(crate) fn new(containerd: &'a Containerd) -> Self {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let socket = containerd.socket();
-        let endpoint = Endpoint::from_static("http://containerd").timeout(DEADLINE);
-        let connect = endpoint.connect_with_connector(tower::service_fn(move |_: Uri| {
-            let socket = socket.clone();
-            async move { UnixStream::connect(socket).await.map(TokioIo::new) }
-        }));
-        let channel = runtime.block_on(connect).unwrap();
         Self {
             containerd,
             runtime,
-            client: RuntimeServiceClient::new(channel),
         }
     }
 
-    /// A call of the service: `cri.call(async |client| client.version(request).await)`.
+    /// A call of the service, over a connection of its own, as containerd may have been restarted:
+    /// `cri.call(async |mut client| client.version(request).await)`.
     ///
     /// # Errors
     /// What the service answers.
@@ -69,9 +62,18 @@ impl<'a> Cri<'a> {
         &self,
         call: impl AsyncFnOnce(RuntimeServiceClient<Channel>) -> Result<tonic::Response<T>, Status>,
     ) -> Result<T, Status> {
-        self.runtime
-            .block_on(call(self.client.clone()))
-            .map(tonic::Response::into_inner)
+        let socket = self.containerd.socket();
+        let endpoint = Endpoint::from_static("http://containerd").timeout(DEADLINE);
+        let connector = tower::service_fn(move |_: Uri| {
+            let socket = socket.clone();
+            async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+        });
+        self.runtime.block_on(async {
+            let channel = endpoint.connect_with_connector(connector).await;
+            let channel = channel.map_err(|error| Status::unavailable(format!("{error:?}")))?;
+            let answer = call(RuntimeServiceClient::new(channel)).await?;
+            Ok(answer.into_inner())
+        })
     }
 
     /// A pod of the handler `husk`, not yet made.
@@ -271,24 +273,42 @@ impl<'a> Pod<'a> {
     }
 
     /// The sandbox's status and what more its shim tells (JSON).
-    #[must_use]
-    #[track_caller]
-    pub fn status(&self) -> (PodSandboxStatus, serde_json::Value) {
+    ///
+    /// # Errors
+    /// What `PodSandboxStatus` answers.
+    pub fn status(&self) -> Result<(PodSandboxStatus, serde_json::Value), Status> {
         let request = PodSandboxStatusRequest {
             pod_sandbox_id: self.id.clone(),
             verbose: true,
         };
         let answer = self
             .cri
-            .call(async |mut client| client.pod_sandbox_status(request).await)
-            .unwrap();
-        (answer.status.unwrap(), information(&answer.info))
+            .call(async |mut client| client.pod_sandbox_status(request).await)?;
+        Ok((answer.status.unwrap(), information(&answer.info)))
     }
 
-    /// Whether CRI calls it ready.
+    /// Whether CRI calls it ready; while its shim is gone, it may not even say.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.status().0.state() == PodSandboxState::SandboxReady
+        self.status()
+            .is_ok_and(|(status, _)| status.state() == PodSandboxState::SandboxReady)
+    }
+
+    /// Its use of the machine, as the kubelet asks for it.
+    ///
+    /// # Panics
+    /// If there are no statistics.
+    #[must_use]
+    #[track_caller]
+    pub fn stats(&self) -> LinuxPodSandboxStats {
+        let request = PodSandboxStatsRequest {
+            pod_sandbox_id: self.id.clone(),
+        };
+        let answer = self
+            .cri
+            .call(async |mut client| client.pod_sandbox_stats(request).await)
+            .unwrap();
+        answer.stats.and_then(|stats| stats.linux).unwrap()
     }
 
     /// The folder of its cgroup for a v1 controller, or with v2.
@@ -329,6 +349,9 @@ impl<'a> Pod<'a> {
     pub fn ids(&self) -> Vec<String> {
         let mut ids = self.containers.borrow().clone();
         ids.push(self.id.clone());
+        // Its name is that of its cgroup.
+        let name = self.config.metadata.as_ref().map(|metadata| &metadata.name);
+        ids.extend(name.cloned());
         ids
     }
 
@@ -345,8 +368,11 @@ impl Drop for Pod<'_> {
             let log = self.cri.containerd.log_about(&self.ids());
             eprintln!("containerd said:\n{log}");
         }
-        let stopped = self.try_stop();
-        let removed = self.try_remove();
+        // As often as it takes, like the kubelet.
+        let again = Duration::from_secs(10);
+        poll(again, || self.try_stop().ok());
+        poll(again, || self.try_remove().ok());
+        let (stopped, removed) = (self.try_stop(), self.try_remove());
         cgroup::remove(&self.cgroup);
         if !thread::panicking() {
             stopped.expect("StopPodSandbox");
@@ -588,6 +614,21 @@ impl Container<'_, '_> {
         let cri = self.pod.cri;
         cri.call(async |mut client| client.remove_container(request).await)
             .unwrap();
+    }
+
+    /// Changes its resources while it runs.
+    ///
+    /// # Errors
+    /// What `UpdateContainerResources` answers.
+    pub fn update(&self, resources: LinuxContainerResources) -> Result<(), Status> {
+        let request = UpdateContainerResourcesRequest {
+            container_id: self.id.clone(),
+            linux: Some(resources),
+            ..Default::default()
+        };
+        let cri = self.pod.cri;
+        cri.call(async |mut client| client.update_container_resources(request).await)
+            .map(drop)
     }
 
     /// Its use of memory now, in bytes.

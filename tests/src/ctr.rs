@@ -1,4 +1,6 @@
 //! Plain containers, by containerd's own client.
+use std::fs;
+use std::path::PathBuf;
 use std::process;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,7 +9,7 @@ use std::time::Duration;
 
 use nix::unistd::Pid;
 
-use crate::command::{Output, poll, run, until};
+use crate::command::{Output, poll, run, run_with_input, until};
 use crate::containerd::Containerd;
 use crate::{image, residue};
 
@@ -39,6 +41,12 @@ impl<'a> Ctr<'a> {
     #[must_use]
     pub fn command(&self) -> Command {
         self.containerd.ctr_command(&self.namespace)
+    }
+
+    /// The containerd namespace of this run.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     /// Runs it with these words.
@@ -103,6 +111,15 @@ impl Container<'_> {
         run(&mut self.command(&["--rm"], words))
     }
 
+    /// Runs it in the foreground with this and no more to read.
+    #[track_caller]
+    pub fn run_with_input(&self, words: &[&str], input: &str) -> Output {
+        // ctr forgets the end of its input if that comes before the task runs.
+        run_with_input(&mut self.command(&["--rm"], words), input, || {
+            self.until_status("RUNNING");
+        })
+    }
+
     /// Starts it in the foreground of another thread, and gives it back once it runs.
     ///
     /// # Panics
@@ -118,6 +135,15 @@ impl Container<'_> {
         running
     }
 
+    /// Starts it in the background, its output going to this log, such as `file:///PATH`.
+    ///
+    /// # Panics
+    /// If that fails.
+    #[track_caller]
+    pub fn start_with_log(&self, log: &str, words: &[&str]) {
+        let _ = run(&mut self.command(&["--detach", "--log-uri", log], words)).ok();
+    }
+
     /// Starts it in the background, its output going nowhere.
     ///
     /// # Panics
@@ -130,10 +156,48 @@ impl Container<'_> {
     /// Runs a further process in it.
     #[track_caller]
     pub fn exec(&self, words: &[&str]) -> Output {
-        let exec = unique("exec");
+        run(&mut self.exec_command(&[], words))
+    }
+
+    /// `ctr task exec` with these flags and this command, not yet started.
+    #[must_use]
+    pub fn exec_command(&self, flags: &[&str], words: &[&str]) -> Command {
         let mut command = self.ctr.command();
-        command.args(["task", "exec", "--exec-id", &exec, &self.id]);
-        run(command.args(words))
+        command.args(["task", "exec"]);
+        if !flags.contains(&"--exec-id") {
+            command.args(["--exec-id", &unique("exec")]);
+        }
+        command.args(flags).arg(&self.id).args(words);
+        command
+    }
+
+    /// A file as the container sees it.
+    ///
+    /// # Panics
+    /// If there is no such file, or no such container any more.
+    #[must_use]
+    #[track_caller]
+    pub fn read(&self, path: &str) -> String {
+        let path = format!("/proc/{}/root{path}", self.pid());
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {path}: {error}"))
+    }
+
+    /// A folder of the lab that is this container's alone.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        let folder = self.ctr.containerd.lab().run.join("files").join(&self.id);
+        fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    /// The folder that containerd made for its shim.
+    #[must_use]
+    pub fn bundle(&self) -> PathBuf {
+        let bundles = self.ctr.containerd.bundles(&self.ctr.namespace);
+        bundles.join(&self.id)
     }
 
     /// Runs `ctr task VERB ... ID`.
@@ -160,8 +224,11 @@ impl Container<'_> {
     }
 
     fn listed(&self) -> Option<(Pid, String)> {
-        let list = self.ctr.run(&["task", "list"]).ok();
-        let line = list.lines().find(|line| line.starts_with(&self.id))?;
+        let list = self.ctr.run(&["task", "list"]);
+        let line = list
+            .stdout
+            .lines()
+            .find(|line| line.starts_with(&self.id))?;
         let mut fields = line.split_whitespace().skip(1);
         let pid = fields.next()?.parse().ok()?;
         Some((Pid::from_raw(pid), fields.next()?.into()))

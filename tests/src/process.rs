@@ -1,6 +1,7 @@
 //! Processes as `/proc` shows them.
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
@@ -76,19 +77,45 @@ pub fn is_alive(pid: Pid) -> bool {
         .is_some_and(|state| !state.starts_with('Z'))
 }
 
-/// The inode of each namespace of a process, by the names in `/proc/PID/ns`.
+/// The inode of each namespace of a process, by the names in `/proc/PID/ns`; of `time` only where
+/// the kernel has such namespaces.
 ///
 /// # Panics
 /// If the process is gone.
 #[must_use]
 #[track_caller]
 pub fn namespaces(pid: Pid) -> BTreeMap<String, String> {
-    ["net", "pid", "ipc", "uts", "user", "mnt", "cgroup"]
+    ["net", "pid", "ipc", "uts", "user", "mnt", "cgroup", "time"]
         .into_iter()
+        .filter(|kind| *kind != "time" || Path::new("/proc/self/ns/time").exists())
         .map(|kind| {
             let link = fs::read_link(format!("/proc/{pid}/ns/{kind}"))
                 .unwrap_or_else(|error| panic!("read the {kind} namespace of {pid}: {error}"));
             (kind.to_owned(), link.to_string_lossy().into_owned())
         })
         .collect()
+}
+
+/// The shims that serve any of these ids: the topmost process of each, not what it forked.
+#[must_use]
+pub fn shims(ids: &[String]) -> Vec<Pid> {
+    let all = shim_processes(ids);
+    let is_top = |pid: &Pid| parent(*pid).is_none_or(|parent| !all.contains(&parent));
+    all.iter().copied().filter(is_top).collect()
+}
+
+/// The shims that serve any of these ids, with the processes they forked for themselves.
+#[must_use]
+pub fn shim_processes(ids: &[String]) -> Vec<Pid> {
+    let is_shim = |pid: &Pid| {
+        let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+        let name = exe.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("containerd-shim")
+    };
+    let serves = |pid: &Pid| {
+        let cmdline = cmdline(*pid);
+        ids.iter().any(|id| cmdline.contains(id.as_str()))
+    };
+    let all = all().into_iter();
+    all.filter(|pid| is_shim(pid) && serves(pid)).collect()
 }

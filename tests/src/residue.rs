@@ -35,7 +35,8 @@ pub fn of(socket: &Path, namespace: &str, ids: &[String]) -> BTreeSet<String> {
         let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
         let is_client = cmdline.contains("/ctr ");
         if (named(&cmdline) && !is_client) || named(&cgroups) {
-            left.insert(format!("process {pid}: {cmdline}"));
+            let state = process::status(pid).remove("State").unwrap_or_default();
+            left.insert(format!("process {pid} {state}: {cmdline}"));
         }
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();

@@ -5,9 +5,61 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::print_stderr,
     clippy::unwrap_used,
     missing_docs,
     reason = "tests fail by panicking; each is a sentence"
 )]
 
+/// Makes each scenario a test twice: of a pod with a pause container, and of one whose sandbox the
+/// shim makes.
+macro_rules! in_both_modes {
+    ($($scenario:ident),+ $(,)?) => {
+        mod podsandbox {
+            $(#[test]
+            fn $scenario() {
+                super::$scenario(husk_tests::cri::Mode::Podsandbox);
+            })+
+        }
+        mod sandbox_api {
+            $(#[test]
+            fn $scenario() {
+                super::$scenario(husk_tests::cri::Mode::SandboxApi);
+            })+
+        }
+    };
+}
+
+mod bad_input;
+mod cgroup_drivers;
+mod configuration_errors;
+mod containerd_restart;
+mod cve_2019_5736;
+mod cve_2024_21626;
+mod cve_2025_31133;
+mod delete_is_idempotent;
+mod events_order;
+mod exec;
+mod io;
+mod kill;
+mod limits;
+mod nothing_grows;
+mod one_shim_per_pod;
+mod oom;
+mod pause;
+mod pod_host_namespaces;
+mod pod_share_process_namespace;
+mod pod_shares_namespaces;
+mod pod_sysctls_and_hostname;
+mod pod_target_pid;
+mod protocol;
 mod run_and_exit;
+mod sandbox_api;
+mod scopes_from_configuration;
+mod security_context;
+mod shim_killed;
+mod slow_unmount;
+mod stats;
+mod the_articles_pod;
+mod tty;
+mod update;

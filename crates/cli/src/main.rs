@@ -1,2 +1,95 @@
-//! x
-fn main() {}
+//! `husk`: runs pods without containerd, and shows what pods are made of.
+#![forbid(unsafe_code)]
+
+mod detach;
+mod exec;
+mod inspect;
+mod logs;
+mod messages;
+mod paths;
+mod printer;
+mod ps;
+mod rm;
+mod run;
+mod tail;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use husk_engine::pod::PAUSE;
+
+use paths::PathArgs;
+
+/// Runs Kubernetes pods without Kubernetes and without containerd.
+#[derive(Parser)]
+#[command(name = "husk", version, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    paths: PathArgs,
+    /// Say more: once for what the engine does, twice for what its libraries do
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the pod of a Kubernetes manifest
+    Run(run::Args),
+    /// List pods, those of containerd under husk's shim too
+    Ps(ps::Args),
+    /// Show what a pod is made of: who shares which namespace with whom, cgroups, processes
+    Inspect(inspect::InspectArgs),
+    /// Run a command in a container of a running pod
+    Exec(exec::Args),
+    /// Print what containers have written
+    Logs(logs::Args),
+    /// Remove a pod
+    Rm(rm::Args),
+    /// Wait for ever: the pause container of shims without the Sandbox API
+    #[command(name = PAUSE, hide = true)]
+    Pause,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    messages::init(cli.verbose);
+    let paths = cli.paths.paths();
+    let done = match cli.command {
+        Command::Run(args) => run::run(&paths, &args, cli.verbose),
+        Command::Ps(args) => ps::run(&paths, &args),
+        Command::Inspect(args) => inspect::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Exec(args) => exec::run(&paths, &args),
+        Command::Logs(args) => logs::run(&paths, &args),
+        Command::Rm(args) => rm::run(paths, &args),
+        Command::Pause => pause(),
+    };
+    done.unwrap_or_else(|error| {
+        messages::error(&error);
+        ExitCode::FAILURE
+    })
+}
+
+/// Waits for ever, reaping what a shared pid namespace leaves to its pid 1.
+fn pause() -> anyhow::Result<ExitCode> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut child = signal(SignalKind::child())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        loop {
+            tokio::select! {
+                _ = child.recv() => {
+                    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+                    let reaped = || waitpid(None, Some(WaitPidFlag::WNOHANG));
+                    while reaped().is_ok_and(|status| status != WaitStatus::StillAlive) {}
+                }
+                _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+            }
+        }
+    })
+}

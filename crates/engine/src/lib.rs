@@ -1,9 +1,15 @@
 //! A client of containerd shims v2: starts any shim and drives it as containerd would.
 //!
 //! [`shim`] speaks to one shim process; [`manifest`] reads Kubernetes Pod manifests; [`image`]
-//! brings their images.
+//! brings their images; [`spec`] writes the OCI specs that CRI would write for them; [`pod`] runs
+//! the whole.
 #![forbid(unsafe_code)]
 
+mod cgroup;
 pub mod image;
 pub mod manifest;
+mod netns;
+pub mod pod;
+pub mod process;
 pub mod shim;
+pub mod spec;

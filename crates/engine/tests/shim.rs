@@ -3,6 +3,12 @@
 //!
 //! Runs against containerd's own runc shim, so that the client is proved by a shim that it was
 //! not written with. `HUSK_LAB` names the lab's directory; `tests/run` sets it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 use std::env;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -31,7 +37,7 @@ impl Lab {
         for name in ["proc", "dev", "sys"] {
             fs::create_dir(lab.bundle().join("rootfs").join(name)).unwrap();
         }
-        fs::copy(tools().join("busybox"), bin.join("busybox")).unwrap();
+        fs::copy(busybox(), bin.join("busybox")).unwrap();
         for applet in ["sh", "cat", "sleep", "true"] {
             symlink("busybox", bin.join(applet)).unwrap();
         }
@@ -77,16 +83,23 @@ impl Lab {
     }
 }
 
-fn lab() -> PathBuf {
-    PathBuf::from(env::var_os("HUSK_LAB").expect("HUSK_LAB is not set: run tests/run"))
-}
-
-fn tools() -> PathBuf {
-    lab().join("bin")
-}
-
 fn shim() -> PathBuf {
-    lab().join("c21/bin/containerd-shim-runc-v2")
+    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/lab");
+    let lab = env::var_os("HUSK_LAB").map_or_else(default, PathBuf::from);
+    let shim = lab.join("bin/containerd-shim-runc-v2");
+    assert!(
+        shim.exists(),
+        "{} is missing: `tests/lab/get DIR` unpacks one, HUSK_LAB=DIR names it",
+        shim.display()
+    );
+    shim
+}
+
+fn busybox() -> PathBuf {
+    env::split_paths(&env::var_os("PATH").unwrap_or_default())
+        .map(|dir| dir.join("busybox"))
+        .find(|file| file.is_file())
+        .expect("busybox is not in PATH: `apt-get install busybox-static` provides it")
 }
 
 async fn end(shim: &Shim, lab: &Lab) {
@@ -175,8 +188,7 @@ async fn a_failed_start_says_why() {
     let (events, _happened) = Events::serve(lab.directory.path()).await.unwrap();
     let mut start = lab.start(&events);
     // busybox is no shim: `start` is no applet of it.
-    start.binary =
-        Binary::find(Some(Path::new(&tools().join("busybox")).to_str().unwrap())).unwrap();
+    start.binary = Binary::find(Some(busybox().to_str().unwrap())).unwrap();
     let error = start.run().await.err().unwrap();
     assert!(matches!(error, Error::Command { .. }), "{error:?}");
     assert!(error.to_string().contains("applet not found"), "{error}");

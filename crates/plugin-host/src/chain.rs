@@ -2,6 +2,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use husk_scope::config::{Mode, OnError};
 use husk_scope::{Assignment, Kind, Scope};
 use oci_spec::runtime::Spec;
 use serde::Serialize;
@@ -9,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::canonical;
 use crate::guest_log::Level;
-use crate::plugin::{Answer, Failure, Mode, OnError, Plugin};
+use crate::plugin::{Answer, Failure, Plugin};
 use crate::subject::{Container, Pod, Question};
 
 /// The plugins of a handler, in the order of its configuration.
@@ -217,7 +218,7 @@ impl Chain {
         take: &mut dyn FnMut(&Plugin, Answer) -> Result<(), Denied>,
     ) {
         let reply = plugin.ask(pod, question);
-        let settings = plugin.settings();
+        let settings = &plugin.settings().config;
         let name = &settings.name;
         outcome.log.extend(
             reply
@@ -304,7 +305,7 @@ fn merge(
     kind: Kind,
     scope: Scope,
 ) -> Result<(), Denied> {
-    let plugin = &plugin.settings().name;
+    let plugin = &plugin.settings().config.name;
     match merged.iter().find(|earlier| earlier.kind == kind) {
         Some(earlier) if earlier.scope != scope => Err(Denied::Conflict {
             first: earlier.plugin.clone(),

@@ -420,7 +420,7 @@ impl host::Host for &mut State {
     }
 
     fn settings(&mut self) -> Result<String> {
-        Ok(self.settings.json.clone())
+        Ok(self.settings.config.settings.clone())
     }
 }
 

@@ -25,4 +25,4 @@ mod wasi;
 
 pub use chain::{Chain, Decision, Denied, Outcome};
 pub use engine::{Host, HostError};
-pub use plugin::{Mode, OnError, Plugin, PluginError, Settings};
+pub use plugin::{Plugin, PluginError, Settings};

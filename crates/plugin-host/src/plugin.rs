@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use husk_scope::{Kind, Scope};
+use husk_scope::{Kind, Scope, config};
 use oci_spec::runtime::{LinuxSeccomp, Spec};
 use wasmtime::component::{Component, InstancePre};
 use wasmtime::{Store, Trap};
@@ -24,57 +24,13 @@ const NAME: usize = 253;
 /// The longest reason that is kept, in bytes.
 const REASON: usize = 4096;
 
-/// What a plugin's answers count for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
-    /// They decide.
-    #[default]
-    Enforce,
-    /// They are recorded and decide nothing.
-    Monitor,
-}
-
-/// What happens when a plugin fails.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnError {
-    /// What it was asked about is denied.
-    #[default]
-    Deny,
-    /// It is as if it had not been asked.
-    Ignore,
-}
-
-/// How the handler's configuration runs a plugin.
+/// How a plugin is run.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Its name in errors, logs and the audit record.
-    pub name: String,
-    /// What its answers count for.
-    pub mode: Mode,
-    /// What happens when it fails.
-    pub on_error: OnError,
-    /// How long a call may take.
-    pub deadline: Duration,
-    /// How much memory an instance may have, in bytes.
-    pub memory: usize,
-    /// Its own settings, as JSON.
-    pub json: String,
+    /// Its part of the handler's configuration.
+    pub config: config::Plugin,
     /// The seccomp profiles it may name.
-    pub seccomp_profiles: BTreeMap<String, LinuxSeccomp>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            name: String::new(),
-            mode: Mode::default(),
-            on_error: OnError::default(),
-            deadline: Duration::from_millis(50),
-            memory: 64 * 1024 * 1024,
-            json: "{}".to_owned(),
-            seccomp_profiles: BTreeMap::new(),
-        }
-    }
+    pub seccomp_profiles: Arc<BTreeMap<String, LinuxSeccomp>>,
 }
 
 /// A plugin, ready to be asked.
@@ -165,7 +121,7 @@ impl Plugin {
         digest: impl Into<String>,
         settings: Settings,
     ) -> Result<Self, PluginError> {
-        let plugin = settings.name.clone();
+        let plugin = settings.config.name.clone();
         let misfit = |error: wasmtime::Error| PluginError::Misfit {
             plugin: plugin.clone(),
             problem: format!("{error:#}"),
@@ -225,7 +181,7 @@ impl Plugin {
         let mut store = Store::new(&self.host.engine, State::new(pod, question, &self.settings));
         store.limiter(|state| &mut state.limits);
         store.set_hostcall_fuel(ANSWER);
-        store.set_epoch_deadline(Host::ticks(self.settings.deadline));
+        store.set_epoch_deadline(Host::ticks(self.settings.config.deadline));
         let fuel = self.host.fill_fuel(&mut store);
         let answer = {
             let _running = self.host.running();
@@ -265,7 +221,8 @@ impl Plugin {
                 };
                 let instance = self.instance.instantiate(&mut *store)?;
                 let guest = indices.load(&mut *store, &instance)?;
-                let verdict = guest.call_validate_settings(store, &self.settings.json)?;
+                let verdict =
+                    guest.call_validate_settings(store, &self.settings.config.settings)?;
                 Ok(match verdict {
                     Ok(()) => Ok(Answer::Admitted),
                     Err(problem) => Err(denied(&format!("settings: {problem}"))),
@@ -322,7 +279,7 @@ impl Plugin {
 
     fn failure(&self, error: &wasmtime::Error) -> Failure {
         if matches!(error.downcast_ref::<Trap>(), Some(Trap::Interrupt)) {
-            return Failure::TimedOut(self.settings.deadline);
+            return Failure::TimedOut(self.settings.config.deadline);
         }
         Failure::Trapped(guest_log::escape(&error.root_cause().to_string()))
     }

@@ -29,7 +29,7 @@ impl State {
     pub(crate) fn new(pod: &Arc<Pod>, question: &Question<'_>, settings: &Arc<Settings>) -> Self {
         Self {
             limits: StoreLimitsBuilder::new()
-                .memory_size(settings.memory)
+                .memory_size(usize::try_from(settings.config.memory).unwrap_or(usize::MAX))
                 .table_elements(100_000)
                 .instances(100)
                 .tables(100)

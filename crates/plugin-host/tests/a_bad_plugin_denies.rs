@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use husk_plugin_host::plugin::{Answer, Failure};
 use husk_plugin_host::subject::{Exit, Question};
-use husk_plugin_host::{Chain, Host, Mode, OnError, Settings};
+use husk_plugin_host::{Chain, Host};
+use husk_scope::config::{Mode, OnError};
 use oci_spec::runtime::{LinuxResources, Process};
 
 fn ask(host: &Host, component: &[u8]) -> (Result<Answer, Failure>, Duration) {
@@ -148,11 +149,9 @@ fn a_failure_denies_unless_it_is_to_be_ignored() {
     let host = Host::new().unwrap();
     let component = common::policy("", "(unreachable)");
     let chain = |on_error, mode| {
-        let settings = Settings {
-            on_error,
-            mode,
-            ..common::settings("bad")
-        };
+        let mut settings = common::settings("bad");
+        settings.config.on_error = on_error;
+        settings.config.mode = mode;
         Chain::new(vec![common::load(&host, &component, settings).unwrap()])
     };
     let (pod, container) = (common::pod(), common::container());

@@ -17,23 +17,103 @@ pub(crate) fn load(dir: &Path) -> Result<Spec, JobError> {
     })
 }
 
+/// The spec's `linux.cgroupsPath`.
+pub(crate) fn cgroups_path(spec: &Spec) -> Option<&str> {
+    spec.linux().as_ref()?.cgroups_path().as_deref()?.to_str()
+}
+
 /// The process of a spec, and what it executes.
 pub(crate) fn process(spec: &Spec) -> Result<(Process, Workload), JobError> {
     let process = spec
         .process()
         .as_ref()
         .ok_or_else(|| JobError::invalid("the spec has no process: there is nothing to execute"))?;
+    check_process(process)?;
     Ok((process.clone(), Workload::new(process)?))
 }
 
-/// Rewrites the spec so that libcontainer does what the OCI runtime specification says.
+/// Refuses what the kernel would misunderstand, or answer with a bare EINVAL.
+pub(crate) fn check_process(process: &Process) -> Result<(), JobError> {
+    let user = process.user();
+    let ids = [user.uid(), user.gid()];
+    if ids
+        .into_iter()
+        .chain(user.additional_gids().iter().flatten().copied())
+        .any(|id| id == u32::MAX)
+    {
+        // To setresuid(2) it means "as you are": root.
+        return Err(JobError::invalid(format!(
+            "process.user has the id {}, which is none",
+            u32::MAX
+        )));
+    }
+    if !process.cwd().is_absolute() {
+        return Err(JobError::invalid(format!(
+            "process.cwd {:?} is not absolute: the specification asks for it",
+            process.cwd()
+        )));
+    }
+    if let Some(limit) = process
+        .rlimits()
+        .iter()
+        .flatten()
+        .find(|it| it.soft() > it.hard())
+    {
+        return Err(JobError::invalid(format!(
+            "process.rlimits: the soft limit of {}, {}, is above the hard one, {}",
+            limit.typ(),
+            limit.soft(),
+            limit.hard()
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses a spec that names what is not there.
+pub(crate) fn check_paths(spec: &Spec) -> Result<(), JobError> {
+    let linux = spec.linux().as_ref().ok_or_else(|| {
+        JobError::invalid("the spec has no linux section: it is not for a container on Linux")
+    })?;
+    for namespace in linux.namespaces().iter().flatten() {
+        if let Some(path) = namespace.path() {
+            fs::metadata(path).doing(|| {
+                format!(
+                    "find the {} namespace to join, {}",
+                    namespace.typ(),
+                    path.display()
+                )
+            })?;
+        }
+    }
+    for mount in spec.mounts().iter().flatten() {
+        let binds = |option: &String| option == "bind" || option == "rbind";
+        let is_bind = mount.options().iter().flatten().any(binds);
+        if let Some(source) = mount.source().as_ref().filter(|_| is_bind) {
+            fs::symlink_metadata(source).doing(|| {
+                format!(
+                    "find what to mount at {}, {}",
+                    mount.destination().display(),
+                    source.display()
+                )
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the spec into `dir` so that libcontainer does what the OCI runtime specification says.
 ///
+/// - The cgroup is there already, with its limits: libcontainer must only join it.
 /// - No `capabilities` means none; libcontainer would leave all of the shim's.
 /// - `noNewPrivileges: false` means the same as its absence; libcontainer would load the seccomp
 ///   profile after it dropped the privilege to do so.
 /// - `HOME` is set, to nothing that matters: libcontainer would look it up through whatever
 ///   library the container's nsswitch.conf names. Our executor sets the environment itself.
-pub(crate) fn normalize(dir: &Path, mut spec: Spec) -> Result<(), JobError> {
+pub(crate) fn write_normalized(dir: &Path, mut spec: Spec, cgroup: &Path) -> Result<(), JobError> {
+    let mut linux = spec.linux().clone().unwrap_or_default();
+    linux.set_cgroups_path(Some(cgroup.to_owned()));
+    linux.set_resources(None);
+    spec.set_linux(Some(linux));
     if let Some(process) = spec.process_mut() {
         if process.capabilities().is_none() {
             process.set_capabilities(Some(no_capabilities()));
@@ -45,13 +125,32 @@ pub(crate) fn normalize(dir: &Path, mut spec: Spec) -> Result<(), JobError> {
         env.push("HOME=/".to_owned());
         process.set_env(Some(env));
     }
+    fs::create_dir_all(dir).doing(|| format!("make the directory {}", dir.display()))?;
     let path = dir.join(CONFIG);
     let text = serde_json::to_vec(&spec)
         .map_err(|error| JobError::failed(format!("cannot write the spec as JSON: {error}")))?;
     fs::write(&path, text).doing(|| format!("write the spec {}", path.display()))
 }
 
-fn no_capabilities() -> LinuxCapabilities {
+/// Sees that the root filesystem is where the spec says, now that it is mounted.
+pub(crate) fn check_root(spec: &Spec) -> Result<(), JobError> {
+    let root = spec
+        .root()
+        .as_ref()
+        .ok_or_else(|| JobError::invalid("the spec has no root filesystem"))?;
+    let path = root.path();
+    let data = fs::metadata(path).doing(|| format!("find root.path, {}", path.display()))?;
+    if path.is_absolute() && data.is_dir() {
+        return Ok(());
+    }
+    Err(JobError::invalid(format!(
+        "root.path, {}, is not the absolute path of a directory",
+        path.display()
+    )))
+}
+
+/// Five empty sets.
+pub(crate) fn no_capabilities() -> LinuxCapabilities {
     let mut none = LinuxCapabilities::default();
     none.set_bounding(Some([].into()));
     none.set_effective(Some([].into()));

@@ -5,6 +5,7 @@
 
 mod dbus;
 pub mod devices;
+mod directories;
 mod driver;
 mod error;
 mod files;
@@ -21,10 +22,11 @@ mod systemd;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use oci_spec::runtime::LinuxResources;
 
-pub use driver::Driver;
+pub use driver::{Driver, below};
 pub use error::{Error, Result};
 pub use make::New;
 pub use oom::OomWatch;
@@ -47,7 +49,9 @@ struct Hierarchy {
     controllers: String,
     /// As in `/proc/PID/cgroup`.
     path: PathBuf,
-    /// Where that is mounted.
+    /// Where the hierarchy is mounted, or the part of it that can be seen.
+    mount: PathBuf,
+    /// The cgroup's directory, below the mount.
     dir: PathBuf,
 }
 
@@ -86,10 +90,11 @@ impl Cgroup {
             .iter()
             .filter_map(|(controllers, path)| {
                 let path = paths::normal(path)?;
-                let dir = paths::locate(&in_charge, controllers, &path)?;
+                let (mount, dir) = paths::locate(&in_charge, controllers, &path)?;
                 Some(Hierarchy {
                     controllers: controllers.clone(),
                     path,
+                    mount,
                     dir,
                 })
             })
@@ -139,7 +144,7 @@ impl Cgroup {
     }
 
     /// Makes the cgroup [`named`](Self::named) so, with its limits and device rules in force,
-    /// before a process is in it.
+    /// before a process is in it. Without rules, there are the default devices only.
     ///
     /// The runtime that then builds the container is to be given [`New::path`] as
     /// `linux.cgroupsPath` and no `linux.resources`; when the container's init is there,
@@ -157,6 +162,15 @@ impl Cgroup {
         resources: Option<&LinuxResources>,
     ) -> Result<New> {
         make::make(driver, cgroups_path, id, resources)
+    }
+
+    /// Makes it where it is missing, without limits, such as the cgroup of a pod that no kubelet
+    /// has made. Slices of systemd are left to systemd: it makes them with their first scope.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn ensure(&self) -> Result<()> {
+        directories::make(self, &mut Vec::new())
     }
 
     /// Moves a process into it, in every hierarchy.
@@ -189,15 +203,13 @@ impl Cgroup {
     #[must_use]
     pub fn parent(&self) -> Option<Self> {
         let above = |hierarchy: &Hierarchy| {
-            let path = hierarchy.path.parent()?.to_owned();
-            let dir = hierarchy.dir.parent()?.to_owned();
-            // Above the root of a mount that shows a part of the hierarchy are other files.
-            let shown = dir.join("cgroup.procs").exists();
             let parent = Hierarchy {
-                controllers: hierarchy.controllers.clone(),
-                path,
-                dir,
+                path: hierarchy.path.parent()?.to_owned(),
+                dir: hierarchy.dir.parent()?.to_owned(),
+                ..hierarchy.clone()
             };
+            // Above the mount are no cgroups.
+            let shown = parent.dir.starts_with(&parent.mount);
             (shown && !parent.is_root()).then_some(parent)
         };
         let hierarchies: Vec<_> = self.hierarchies.iter().filter_map(above).collect();
@@ -301,8 +313,9 @@ impl Cgroup {
 
     /// Removes it and what is below it, in every hierarchy; gone already is no error.
     ///
-    /// A scope of systemd is stopped as well: should its cgroup go first, systemd may not notice
-    /// and keep the unit.
+    /// A scope of systemd is stopped as well, which ends what is in it: should its cgroup go first,
+    /// systemd may not notice and keep the unit. [`kill`](Self::kill) comes before, so that nobody
+    /// has to wait for those who ignore SIGTERM.
     ///
     /// # Errors
     /// `Busy` when a process is still in it after 2 s.
@@ -313,11 +326,12 @@ impl Cgroup {
             }
             _ => Ok(()),
         };
+        let deadline = Instant::now() + remove::PATIENCE;
         // All are tried: one that stays must not make the others stay.
         let results: Vec<_> = self
             .hierarchies
             .iter()
-            .map(|it| remove::remove(not_root(it)?))
+            .map(|it| remove::remove(not_root(it)?, deadline))
             .collect();
         results.into_iter().chain([stopped]).collect()
     }

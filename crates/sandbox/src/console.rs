@@ -1,15 +1,16 @@
 //! Terminals and the ownership of standard streams.
-use std::io::IoSliceMut;
+use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-use nix::sys::stat::{SFlag, fstat};
-use nix::unistd::{Uid, chdir, fchown};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::stat::{Mode, SFlag, fstat, makedev};
+use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, fstatfs};
+use nix::unistd::{Uid, chdir, fchown, isatty};
 use oci_spec::runtime::Process;
 
 use crate::zygote::{Doing, JobError, Stdio};
@@ -60,7 +61,8 @@ impl Listener {
     }
 }
 
-fn receive_fd(socket: RawFd) -> Result<OwnedFd, Errno> {
+/// Takes a descriptor that was sent; `EAGAIN` when there is none.
+pub(crate) fn receive_fd(socket: RawFd) -> Result<OwnedFd, Errno> {
     let mut bytes = [0; 64];
     let mut control = cmsg_space!(RawFd);
     let mut parts = [IoSliceMut::new(&mut bytes)];
@@ -77,8 +79,57 @@ fn receive_fd(socket: RawFd) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Sends a descriptor.
+pub(crate) fn send_fd(socket: &UnixDatagram, fd: &OwnedFd) -> Result<(), Errno> {
+    let fds = [fd.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&fds)];
+    let parts = [IoSlice::new(b"console")];
+    sendmsg::<()>(
+        socket.as_raw_fd(),
+        &parts,
+        &rights,
+        MsgFlags::MSG_NOSIGNAL,
+        None,
+    )?;
+    Ok(())
+}
+
+/// Opens a new terminal of the container this process is in, and makes it the controlling terminal
+/// of its session: the master and the slave.
+///
+/// A container could put anything at /dev/pts/ptmx: it is used only when it is what it must be
+/// (CVE-2025-52565).
+pub(crate) fn open_inside(
+    process: &Process,
+    user: Option<u32>,
+) -> Result<(OwnedFd, OwnedFd), JobError> {
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let master = nix::fcntl::open("/dev/pts/ptmx", flags, Mode::empty())
+        .doing(|| "open the container's /dev/pts/ptmx")?;
+    let is_devpts = fstatfs(&master).is_ok_and(|fs| fs.filesystem_type() == DEVPTS_SUPER_MAGIC);
+    let is_ptmx = fstat(&master).is_ok_and(|stat| stat.st_rdev == makedev(5, 2));
+    if !(is_devpts && is_ptmx) {
+        return Err(JobError::invalid(
+            "the container's /dev/pts/ptmx is not the multiplexer of a devpts filesystem",
+        ));
+    }
+    let lock: libc::c_int = 0;
+    // SAFETY: TIOCSPTLCK reads an int, which outlives the call.
+    let unlocked = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const lock) };
+    Errno::result(unlocked).doing(|| "unlock the terminal")?;
+    let slave = open_slave(&master).doing(|| "open the terminal")?;
+    set_size(&master, process)?;
+    if let Some(user) = user {
+        give_to(slave.as_fd(), user).doing(|| "give the terminal to the user of the process")?;
+    }
+    // SAFETY: TIOCSCTTY takes an integer: 0 does not steal the terminal of another session.
+    let controlled = unsafe { libc::ioctl(slave.as_raw_fd(), libc::TIOCSCTTY, 0) };
+    Errno::result(controlled).doing(|| "make the terminal the controlling one")?;
+    Ok((master, slave))
+}
+
 /// The other side of a terminal, whatever is mounted where its name is.
-pub(crate) fn open_slave(master: &OwnedFd) -> Result<OwnedFd, Errno> {
+fn open_slave(master: &OwnedFd) -> Result<OwnedFd, Errno> {
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     // SAFETY: TIOCGPTPEER takes open(2) flags and returns a descriptor.
     let fd = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags.bits()) };
@@ -88,7 +139,7 @@ pub(crate) fn open_slave(master: &OwnedFd) -> Result<OwnedFd, Errno> {
 }
 
 /// Sets a terminal to `process.consoleSize`; a size that does not fit is left alone.
-pub(crate) fn set_size(master: &OwnedFd, process: &Process) -> Result<(), JobError> {
+fn set_size(master: &OwnedFd, process: &Process) -> Result<(), JobError> {
     let Some(size) = process.console_size() else {
         return Ok(());
     };
@@ -109,8 +160,8 @@ pub(crate) fn set_size(master: &OwnedFd, process: &Process) -> Result<(), JobErr
     Ok(())
 }
 
-/// Gives the standard streams to the user of a process, who may then open /dev/stdout and the
-/// like.
+/// Gives the standard streams that are pipes to the user of a process, who may then open
+/// /dev/stdout and the like.
 pub(crate) fn own_stdio(stdio: &Stdio, user: Option<u32>) -> Result<(), JobError> {
     let Some(user) = user else { return Ok(()) };
     for fd in [&stdio.stdin, &stdio.stdout, &stdio.stderr]
@@ -125,9 +176,9 @@ pub(crate) fn own_stdio(stdio: &Stdio, user: Option<u32>) -> Result<(), JobError
 fn give_to(fd: std::os::fd::BorrowedFd<'_>, user: u32) -> Result<(), Errno> {
     let stat = fstat(fd)?;
     let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
-    // /dev/null belongs to the node, whoever it is lent to.
-    let is_null = kind == SFlag::S_IFCHR && stat.st_rdev == nix::sys::stat::makedev(1, 3);
-    if is_null || stat.st_uid == user {
+    // A log file stays its writer's; /dev/null and other devices of the node stay the node's.
+    let is_terminal = kind == SFlag::S_IFCHR && isatty(fd)?;
+    if kind != SFlag::S_IFIFO && !is_terminal || stat.st_uid == user {
         return Ok(());
     }
     match fchown(fd, Some(Uid::from_raw(user)), None) {

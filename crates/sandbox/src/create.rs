@@ -1,6 +1,6 @@
 //! Makes a container's init with libcontainer, or leaves nothing behind.
 use std::fs::{self, File};
-use std::io::{self, PipeReader, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -10,17 +10,20 @@ use libcontainer::error::LibcontainerError;
 use libcontainer::syscall::syscall::SyscallType;
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns};
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{Mount, Process, Spec};
 
-use crate::cgroup::Driver;
+use crate::cgroup::{Cgroup, New};
+use crate::complaints::Complaints;
 use crate::executor::{ContainerExecutor, read_verdict};
 use crate::process::{self, Pidfd};
 use crate::workload::Workload;
-use crate::zygote::{Create, Doing, Done, JobError, Report};
-use crate::{bundle, cgroup_dirs, console, loopback, rootfs};
+use crate::zygote::{Create, Doing, Done, JobError, Leftovers, Report};
+use crate::{bundle, console, loopback, rootfs};
 
-/// Below the shim's directory for the container: what libcontainer keeps.
-const STATE: &str = "libcontainer";
+/// Below the shim's directory for the container: the bundle libcontainer builds from.
+const BUNDLE: &str = "libcontainer";
+/// In the bundle: what libcontainer keeps, in a directory for each container.
+const STATE: &str = "state";
 /// libcontainer's name for the socket its init waits at.
 const NOTIFY_SOCKET: &str = "notify.sock";
 
@@ -28,17 +31,48 @@ pub(crate) fn create(mut job: Create, report: &Report) -> Result<Done, JobError>
     report.step("reading config.json");
     let spec = bundle::load(&job.dir)?;
     let (process, workload) = bundle::process(&spec)?;
-    bundle::normalize(&job.dir, spec.clone())?;
+    bundle::check_paths(&spec)?;
+
+    report.step("making the cgroup");
+    let resources = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.resources().as_ref());
+    let cgroup = Cgroup::make(job.driver, bundle::cgroups_path(&spec), &job.id, resources)?;
 
     report.step("mounting the root filesystem");
-    rootfs::mount_all(&job.rootfs, &job.mounts)?;
-    let made = make_cwd(&job.rootfs, &spec, &process)
-        .and_then(|()| build(&mut job, &spec, &process, workload, report));
-    if made.is_err() {
+    let made = bundle::write_normalized(&job.dir.join(BUNDLE), spec.clone(), cgroup.path())
+        .and_then(|()| rootfs::mount_all(&job.rootfs, &job.mounts))
+        .and_then(|()| bundle::check_root(&spec))
+        .and_then(|()| make_cwd(&job.rootfs, &spec, &process))
+        .and_then(|()| build(&mut job, &spec, &process, workload, report))
+        .and_then(|done| adopt(cgroup, done));
+    made.map_err(|error| {
         report.step("undoing a failed create");
-        undo(&job);
+        // Children of this process are libcontainer's intermediate and init, nothing else.
+        let processes = process::children(process::my_pid()).unwrap_or_default();
+        error.leaving(undo(&job, &processes))
+    })
+}
+
+/// Undoes a create whose builder died, and left these processes.
+pub(crate) fn undo_orphaned(job: &Create, processes: &[i32]) -> Leftovers {
+    let mut left = undo(job, processes);
+    let removed = bundle::load(&job.dir).and_then(|spec| {
+        // Only when it is empty: that builder may have died before the cgroup was its own.
+        Ok(Cgroup::named(job.driver, bundle::cgroups_path(&spec), &job.id)?.remove()?)
+    });
+    left.note(removed, || {
+        format!("remove the cgroup of container {}", job.id)
+    });
+    left
+}
+
+fn adopt(cgroup: New, done: Done) -> Result<Done, JobError> {
+    if let Some(init) = &done.process {
+        cgroup.adopt(init.pid)?;
     }
-    made
+    Ok(done)
 }
 
 /// Makes the working directory, as other runtimes do for an image that names one it lacks.
@@ -56,7 +90,7 @@ fn make_cwd(root: &Path, spec: &Spec, process: &Process) -> Result<(), JobError>
             mount
                 .source()
                 .as_deref()
-                .filter(|source| source.is_absolute() && source.is_dir()),
+                .filter(|source| source.is_dir() && !is_read_only(mount)),
             cwd.strip_prefix(mount.destination()).unwrap_or(cwd),
         ),
     };
@@ -74,6 +108,13 @@ fn make_cwd(root: &Path, spec: &Spec, process: &Process) -> Result<(), JobError>
     }
 }
 
+fn is_read_only(mount: &Mount) -> bool {
+    let options = mount.options().as_deref().unwrap_or_default();
+    options
+        .iter()
+        .any(|option| matches!(option.as_str(), "ro" | "rro"))
+}
+
 fn build(
     job: &mut Create,
     spec: &Spec,
@@ -87,17 +128,18 @@ fn build(
         .transpose()?;
     let (started, started_writer) = io::pipe().doing(|| "make a pipe")?;
     let (verdict, verdict_writer) = io::pipe().doing(|| "make a pipe")?;
+    let complaints = Complaints::collect().doing(|| "listen to libcontainer")?;
     let executor = ContainerExecutor::new(workload, &started_writer, &verdict_writer);
 
     report.step("building the container");
     if !terminal {
         console::own_stdio(&job.stdio, bundle::host_user(spec, process))?;
     }
-    let pid = run_libcontainer(job, console.as_ref(), executor)
-        .map_err(|error| explain(&job.id, error, verdict, verdict_writer))?;
+    let pid = run_libcontainer(job, console.as_ref(), executor).map_err(|error| {
+        drop(verdict_writer);
+        read_verdict(verdict).unwrap_or_else(|| explain(&job.id, &error, complaints))
+    })?;
     let init = Pidfd::open(pid).doing(|| format!("open a pidfd for init, pid {pid}"))?;
-
-    // The cgroup v2 device program is attached here: libcontainer is built without it.
 
     if job.loopback {
         report.step("bringing lo up");
@@ -124,7 +166,7 @@ fn run_libcontainer(
 ) -> Result<i32, LibcontainerError> {
     let mut builder = ContainerBuilder::new(job.id.clone(), SyscallType::default())
         .validate_id()?
-        .with_root_path(job.dir.join(STATE))?
+        .with_root_path(job.dir.join(BUNDLE).join(STATE))?
         .with_console_socket(console.map(console::Listener::path))
         .with_executor(executor);
     if console.is_none() {
@@ -133,8 +175,9 @@ fn run_libcontainer(
         builder.stderr = job.stdio.stderr.take();
     }
     let container = builder
-        .as_init(&job.dir)
-        .with_systemd(job.driver == Driver::Systemd)
+        .as_init(job.dir.join(BUNDLE))
+        // The cgroup is there, whoever made it: libcontainer joins it by its path.
+        .with_systemd(false)
         .with_detach(true)
         .build()?;
     container
@@ -143,27 +186,10 @@ fn run_libcontainer(
         .ok_or_else(|| LibcontainerError::Other("libcontainer made no init".to_owned()))
 }
 
-/// The executor's own words where it has refused; libcontainer's, with all their causes, otherwise.
-fn explain(
-    id: &str,
-    error: LibcontainerError,
-    verdict: PipeReader,
-    writer: io::PipeWriter,
-) -> JobError {
-    drop(writer);
-    if let Some(refused) = read_verdict(verdict) {
-        return refused;
-    }
-    let mut message = format!("cannot create container {id}: {error}");
-    let mut cause = std::error::Error::source(&error);
-    while let Some(error) = cause {
-        let text = error.to_string();
-        // Transparent errors repeat what they wrap.
-        if !message.ends_with(&text) {
-            message = format!("{message}: {text}");
-        }
-        cause = error.source();
-    }
+/// What libcontainer logged as it failed; its error, where that is all there is.
+fn explain(id: &str, error: &LibcontainerError, complaints: Complaints) -> JobError {
+    let reason = complaints.first().unwrap_or_else(|| error.to_string());
+    let message = format!("cannot create container {id}: {reason}");
     match error {
         LibcontainerError::InvalidSpec(_) | LibcontainerError::InvalidID(_) => {
             JobError::invalid(message)
@@ -181,36 +207,40 @@ fn bring_loopback_up(pid: i32) -> Result<(), JobError> {
     loopback::up().doing(|| "bring lo up")
 }
 
-/// Undoes what a failed create has done: processes, cgroups, mounts, files. It goes on past what
-/// it cannot undo: `delete` comes after it.
-fn undo(job: &Create) {
-    let me = process::my_pid();
-    let mut cgroups = Vec::new();
-    for child in process::children(me).unwrap_or_default() {
-        // Children of this process are libcontainer's intermediate and init, nothing else.
-        cgroups.extend(cgroup_dirs::other_than_ours(child).unwrap_or_default());
-        if let Ok(child) = Pidfd::open(child) {
-            // ESRCH: it has ended by itself.
-            let _ = child.signal(libc::SIGKILL);
-            let _ = child.wait();
-        }
+/// Undoes what a failed create has done: processes, mounts, files. It goes on past what it cannot
+/// undo: `delete` comes after it.
+fn undo(job: &Create, processes: &[i32]) -> Leftovers {
+    let mut left = Leftovers::default();
+    for pid in processes {
+        let killed = Pidfd::open(*pid).and_then(|process| process.kill());
+        left.note(killed, || format!("kill process {pid}"));
     }
-    for directory in cgroups {
-        // libcontainer may have been faster.
-        let _ = fs::remove_dir(directory);
+    if !job.mounts.is_empty() {
+        let unmounted = rootfs::unmount_all(&job.rootfs);
+        left.note(unmounted, || format!("unmount {}", job.rootfs.display()));
     }
-    if !job.mounts.is_empty()
-        && let Err(error) = rootfs::unmount_all(&job.rootfs)
-    {
-        log::warn!("cannot undo the mounts of container {}: {error}", job.id);
+    let bundle = job.dir.join(BUNDLE);
+    left.note(gone(fs::remove_dir_all(&bundle)), || {
+        format!("remove {}", bundle.display())
+    });
+    let socket = job.dir.join(console::SOCKET);
+    left.note(gone(fs::remove_file(&socket)), || {
+        format!("remove {}", socket.display())
+    });
+    left
+}
+
+/// What was not there needs no removal.
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
-    let _ = fs::remove_dir_all(job.dir.join(STATE));
-    let _ = fs::remove_file(job.dir.join(console::SOCKET));
 }
 
 /// Lets the init of a container execute; see [`crate::zygote::start`].
 pub(crate) fn start(dir: &Path, id: &str) -> io::Result<()> {
-    let state: PathBuf = dir.join(STATE).join(id);
+    let state: PathBuf = dir.join(BUNDLE).join(STATE).join(id);
     // The path may be longer than the 108 bytes a socket's name has: go by a descriptor.
     let state = rootfs::open_in_root(&state, Path::new("/"), OFlag::O_PATH)?;
     let socket = format!("/proc/self/fd/{}/{NOTIFY_SOCKET}", state.as_raw_fd());

@@ -9,13 +9,23 @@
 
 mod bundle;
 pub mod cgroup;
-mod cgroup_dirs;
+mod complaints;
 mod console;
 mod create;
+pub mod daemon;
+mod exec;
 mod executor;
+pub mod features;
+mod holder;
 mod loopback;
+mod namespaces;
+pub mod pin;
 pub mod process;
 pub mod rootfs;
+pub mod spawn;
 mod sys;
+mod sysctl;
+pub mod terminal;
+mod update;
 mod workload;
 pub mod zygote;

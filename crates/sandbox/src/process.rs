@@ -2,7 +2,10 @@
 use std::fs;
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// A process by pidfd: never another one that came to have its pid.
 #[derive(Debug)]
@@ -82,6 +85,24 @@ impl Pidfd {
         }
     }
 
+    /// Kills the process, and waits until it has ended. It is reaped if it is a child.
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        match self.signal(libc::SIGKILL) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
+            answer => answer?,
+        }
+        let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
+        while let Err(errno) = poll(&mut fds, PollTimeout::NONE) {
+            if errno != Errno::EINTR {
+                return Err(errno.into());
+            }
+        }
+        match self.try_wait() {
+            Err(error) if error.raw_os_error() == Some(libc::ECHILD) => Ok(()),
+            answer => answer.map(|_| ()),
+        }
+    }
+
     /// Sends a signal; see pidfd_send_signal(2).
     ///
     /// # Errors
@@ -153,18 +174,37 @@ pub(crate) fn my_pid() -> i32 {
 
 /// The children of a process, dead ones that were not waited for included.
 pub(crate) fn children(parent: i32) -> io::Result<Vec<i32>> {
-    let mut children = Vec::new();
+    // A process may end while we look: then it is nobody's child.
+    let is_child = |pid: &i32| stat_field(*pid, 4).is_ok_and(|ppid: i32| ppid == parent);
+    Ok(all()?.into_iter().filter(is_child).collect())
+}
+
+/// The processes that have the socket of this inode open; those that cannot be looked into are
+/// left out.
+pub(crate) fn holders_of_socket(inode: u64) -> io::Result<Vec<i32>> {
+    let name = format!("socket:[{inode}]");
+    let holds = |pid: &i32| {
+        fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|mut fds| {
+            fds.any(|fd| {
+                fd.and_then(|fd| fs::read_link(fd.path()))
+                    .is_ok_and(|target| target.as_os_str() == name.as_str())
+            })
+        })
+    };
+    Ok(all()?.into_iter().filter(holds).collect())
+}
+
+fn all() -> io::Result<Vec<i32>> {
+    let mut pids = Vec::new();
     for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        // A process may end between readdir and here: then it is nobody's child.
-        if stat_field(pid, 4).is_ok_and(|ppid: i32| ppid == parent) {
-            children.push(pid);
-        }
+        pids.extend(
+            entry?
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse::<i32>().ok()),
+        );
     }
-    Ok(children)
+    Ok(pids)
 }
 
 /// A field of `/proc/PID/stat`, counted from 1 as in proc_pid_stat(5); from the third on.
@@ -226,6 +266,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::zombie_processes, reason = "it is waited for by its pidfd")]
     fn a_child_is_signalled_and_waited_for_by_pidfd() {
         let child = std::process::Command::new("sleep")
             .arg("60")

@@ -1,8 +1,8 @@
 //! System calls without a safe wrapper elsewhere.
-use std::ffi::CStr;
 use std::io;
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
+use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, Signal, signal};
 
 /// Ends the process at once: no destructors, no atexit handlers, which belong to its parent.
@@ -11,21 +11,12 @@ pub(crate) fn exit_now(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// Names the process, as ps(1) shows it; 15 bytes at most.
-pub(crate) fn set_name(name: &CStr) {
-    // SAFETY: `name` is a string that ends in a zero and outlives the call.
-    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
-}
-
 /// Has the kernel send `death` when the parent ends.
 ///
 /// # Errors
 /// The parent has ended already.
 pub(crate) fn die_with_parent(parent: u32, death: Signal) -> io::Result<()> {
-    // SAFETY: prctl(2) takes integers here.
-    if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, death as libc::c_ulong) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    prctl::set_pdeathsig(death)?;
     if std::os::unix::process::parent_id() != parent {
         return Err(io::Error::other("the parent process has ended"));
     }
@@ -55,6 +46,43 @@ fn close_between(first: RawFd, last: RawFd) -> io::Result<()> {
     // SAFETY: close_range(2) takes integers; the caller gives up all objects that owned one.
     let answer = unsafe { libc::close_range(first.cast_unsigned(), last.cast_unsigned(), 0) };
     if answer == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Closes every descriptor, then opens a pipe whose ends are `number` and the one after it: comes
+/// back with the end to read from. The other one is never closed.
+pub(crate) fn keep_only_an_idle_pipe(number: RawFd) -> io::Result<OwnedFd> {
+    close_between(0, RawFd::MAX)?;
+    let (reader, writer) = io::pipe()?;
+    // Not 0, 1 or 2: whoever writes to those by habit must get an error.
+    let reader = move_to(OwnedFd::from(reader), number)?;
+    let writer = move_to(OwnedFd::from(writer), number + 1)?;
+    std::mem::forget(writer);
+    Ok(reader)
+}
+
+fn move_to(fd: OwnedFd, number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: dup3(2) takes integers; nothing was open at `number`.
+    if unsafe { libc::dup3(fd.as_raw_fd(), number, libc::O_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: dup3 has just made this descriptor; no one else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Has the kernel reap the children of this process as they end, orphans handed to it included;
+/// see waitpid(2).
+pub(crate) fn reap_automatically() -> io::Result<()> {
+    ignore(Signal::SIGCHLD)
+}
+
+/// setdomainname(2).
+pub(crate) fn set_domain_name(name: &str) -> io::Result<()> {
+    // SAFETY: the kernel reads `name.len()` bytes of a string that outlives the call.
+    if unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) } == 0 {
         Ok(())
     } else {
         Err(io::Error::last_os_error())

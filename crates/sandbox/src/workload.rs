@@ -1,9 +1,10 @@
 //! The last steps before a container's process is the program it asked for.
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr};
-use std::fs;
-use std::mem;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -71,7 +72,7 @@ impl Workload {
         }
         self.environment
             .retain(|entry| !entry.to_bytes().starts_with(b"HOME="));
-        let passwd = fs::read("/etc/passwd").unwrap_or_default();
+        let passwd = read_passwd().unwrap_or_default();
         let mut home = b"HOME=".to_vec();
         home.extend_from_slice(home_of(&passwd, user).unwrap_or(b"/"));
         self.environment.extend(CString::new(home));
@@ -162,7 +163,7 @@ fn last_of_each(environment: &[String]) -> Vec<String> {
     let mut kept: Vec<String> = Vec::with_capacity(environment.len());
     let mut seen = std::collections::HashSet::new();
     for entry in environment.iter().rev() {
-        // What has no '=' names nothing: execve(2) takes it, programs ignore it.
+        // What has no '=' names nothing.
         if name(entry).is_some_and(|name| seen.insert(name)) {
             kept.push(entry.clone());
         }
@@ -181,6 +182,22 @@ fn strings(texts: Vec<String>, field: &str) -> Result<Vec<CString>, JobError> {
         .collect()
 }
 
+/// What /etc/passwd says, if it is a file: a container may have put a fifo there, or a device.
+fn read_passwd() -> io::Result<Vec<u8>> {
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open("/etc/passwd")?;
+    let mut text = Vec::new();
+    if file.metadata()?.is_file() {
+        file.take(LONGEST_PASSWD).read_to_end(&mut text)?;
+    }
+    Ok(text)
+}
+
+/// In bytes: some ten thousand users.
+const LONGEST_PASSWD: u64 = 1 << 20;
+
 /// The home directory of a user in a passwd(5) file.
 fn home_of(passwd: &[u8], user: u32) -> Option<&[u8]> {
     passwd.split(|byte| *byte == b'\n').find_map(|line| {
@@ -193,19 +210,40 @@ fn home_of(passwd: &[u8], user: u32) -> Option<&[u8]> {
 
 /// Puts every signal back to its default and unblocks all: both outlive execve(2), and Rust
 /// ignores SIGPIPE.
+///
+/// By system call: glibc refuses to touch the two signals it uses itself, and whoever started the
+/// shim may have ignored those, too.
 pub(crate) fn reset_signals() {
-    // SAFETY: sigaction is plain data, for which all zeroes means SIG_DFL, no flags, no mask.
-    let default: libc::sigaction = unsafe { mem::zeroed() };
+    // A kernel sigaction is four words at most; all zeroes means SIG_DFL, no flags, no mask.
+    let default = [0usize; 4];
     for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: `default` outlives the call. SIGKILL, SIGSTOP and those glibc keeps answer
-        // EINVAL, and have their default already.
-        unsafe { libc::sigaction(signal, &raw const default, std::ptr::null_mut()) };
+        // SAFETY: `default` outlives the call and nothing is written. SIGKILL and SIGSTOP answer
+        // EINVAL, and are at their default.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                &raw const default,
+                0,
+                SIGSET_SIZE,
+            )
+        };
     }
-    // SAFETY: sigset_t is plain data, for which all zeroes is the empty set on Linux.
-    let none: libc::sigset_t = unsafe { mem::zeroed() };
-    // SAFETY: `none` outlives the call.
-    unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) };
+    let none = [0u8; SIGSET_SIZE];
+    // SAFETY: `none` outlives the call and nothing is written.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const none,
+            0,
+            SIGSET_SIZE,
+        )
+    };
 }
+
+/// The size in bytes of the kernel's set of signals.
+const SIGSET_SIZE: usize = 8;
 
 #[cfg(test)]
 mod tests {

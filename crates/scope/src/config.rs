@@ -2,13 +2,17 @@
 //!
 //! `examples/config.toml` documents every key. The default, no file at all, assigns nothing and
 //! bounds nothing: every container gets what containerd requests.
+mod plugin;
 mod reader;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use crate::plan::impossible;
 use crate::scope::SCOPE_WORDS;
 use crate::{Assignment, Ceiling, Kind, Offset, Offsets, Plan, PlanError, Scope, Scopes, Width};
+pub use plugin::{Mode, OnError, Plugin};
+use plugin::{plugins, seccomp_profiles};
 pub use reader::{ConfigError, Problem};
 use reader::{Source, Table, Value};
 
@@ -19,7 +23,14 @@ pub const DEFAULT_PATH: &str = "/etc/husk/config.toml";
 pub const BY: &str = "configuration";
 
 /// The keys of the document.
-const KEYS: [&str; 4] = ["scopes", "containers", "time", "ceiling"];
+const KEYS: [&str; 6] = [
+    "scopes",
+    "containers",
+    "time",
+    "ceiling",
+    "plugin",
+    "seccomp-profiles",
+];
 /// The keys of `[containers.NAME]`.
 const CONTAINER_KEYS: [&str; 1] = ["scopes"];
 /// The keys of `[time]`.
@@ -34,6 +45,10 @@ pub struct Config {
     pub ceiling: Ceiling,
     /// The clocks of the time namespaces that are assigned: CONTAINER, POD and GROUP.
     pub offsets: Offsets,
+    /// The plugins, in the order in which they are asked.
+    pub plugins: Vec<Plugin>,
+    /// The files of the seccomp profiles that plugins may name.
+    pub seccomp_profiles: BTreeMap<String, PathBuf>,
     scopes: BTreeMap<Kind, Scope>,
     containers: BTreeMap<String, BTreeMap<Kind, Scope>>,
 }
@@ -65,6 +80,12 @@ impl Config {
         }
         if let Some(value) = root.get("time") {
             config.offsets = config.time(value)?;
+        }
+        if let Some(value) = root.get("plugin") {
+            config.plugins = plugins(value)?;
+        }
+        if let Some(value) = root.get("seccomp-profiles") {
+            config.seccomp_profiles = seccomp_profiles(value)?;
         }
         Ok(config)
     }

@@ -1,2 +1,278 @@
 //! The pod: its life, and what carries it out.
-mod state;
+//!
+//! [`state`] decides, [`effect`] carries out. All requests and outcomes go through [`Pod::tell`],
+//! one at a time: the effects of one step are begun, in order, before the next step is taken. An
+//! effect that may take long runs in a task of its own and tells its outcome as an event, so that
+//! one slow container never holds up another (contract 27).
+pub(crate) mod children;
+mod clean;
+pub(crate) mod container;
+mod create;
+mod effect;
+mod exec;
+pub(crate) mod jobs;
+mod namespaces;
+mod perform;
+mod ready;
+mod record;
+mod sandbox;
+mod spec;
+pub(crate) mod state;
+pub(crate) mod watch;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use husk_sandbox::rootfs::Mount;
+use husk_scope::config::Config;
+use husk_scope::record as on_disk;
+use log::warn;
+use oci_spec::runtime::Process as OciProcess;
+use tokio::sync::oneshot;
+
+use self::children::Children;
+use self::container::{Container, Process};
+use self::jobs::Jobs;
+use self::namespaces::Sandbox;
+pub(crate) use self::sandbox::NewSandbox;
+use self::state::{Effect, Event, ProcessId, Reply, Request, State, Token};
+use crate::context::{Context, Services};
+use crate::failure::Failure;
+use crate::handler::Handler;
+use crate::io::Stdio;
+use crate::publisher::Publisher;
+use crate::service;
+use crate::shutdown::Shutdown;
+use crate::store::{self, Store};
+
+/// A pod and everything its shim keeps of it.
+pub(crate) struct Pod {
+    pub(crate) namespace: String,
+    /// The sandbox's id.
+    pub(crate) id: String,
+    handler: Handler,
+    store: Store,
+    publisher: Publisher,
+    shutdown: Shutdown,
+    jobs: Arc<Jobs>,
+    children: Arc<Children>,
+    life: Mutex<Life>,
+    record: Mutex<on_disk::Pod>,
+    containers: Mutex<HashMap<String, Arc<Container>>>,
+    sandbox: Mutex<Sandbox>,
+    /// What to make the sandbox from, until it is made.
+    new_sandbox: Mutex<Option<NewSandbox>>,
+    /// Held while a shared namespace is made, so that none is made twice.
+    sharing: tokio::sync::Mutex<()>,
+}
+
+/// The pod's state, and who waits for what.
+#[derive(Default)]
+struct Life {
+    state: State,
+    last_token: u64,
+    waiting: HashMap<Token, oneshot::Sender<Result<Reply, Failure>>>,
+}
+
+/// What containerd says of a container that it wants made.
+pub(crate) struct NewContainer {
+    pub(crate) id: String,
+    pub(crate) bundle: PathBuf,
+    pub(crate) mounts: Vec<Mount>,
+    pub(crate) stdio: Stdio,
+}
+
+/// Makes the pod and the services through which containerd drives it. Must be called on a tokio
+/// runtime.
+///
+/// # Errors
+/// The zygote or SIGCHLD cannot be watched.
+pub(crate) fn services(context: Context) -> io::Result<Services> {
+    let children = Arc::new(Children::default());
+    children.reap_from_now_on()?;
+    let pod = Arc::new(Pod {
+        namespace: context.namespace,
+        id: context.id,
+        handler: context.handler,
+        store: context.store,
+        publisher: context.publisher,
+        shutdown: context.shutdown,
+        jobs: Jobs::new(context.zygote, &children)?,
+        children,
+        life: Mutex::default(),
+        record: Mutex::new(context.record),
+        containers: Mutex::default(),
+        sandbox: Mutex::default(),
+        new_sandbox: Mutex::default(),
+        sharing: tokio::sync::Mutex::default(),
+    });
+    let (dumped, idle) = (Arc::clone(&pod), Arc::clone(&pod));
+    Ok(Services {
+        map: service::map(pod),
+        dump: Box::new(move || dumped.dump()),
+        idle: Box::new(move || idle.is_idle()),
+    })
+}
+
+/// Someone who waits for an answer, until dropped.
+struct Caller<'a> {
+    pod: &'a Arc<Pod>,
+    token: Token,
+}
+
+impl Drop for Caller<'_> {
+    fn drop(&mut self) {
+        // One that was answered is in the list no more.
+        if lock(&self.pod.life).waiting.remove(&self.token).is_some() {
+            self.pod.tell(Event::Left(self.token));
+        }
+    }
+}
+
+impl Pod {
+    /// Asks for something and waits for the answer.
+    pub(crate) async fn ask(self: &Arc<Self>, request: Request) -> Result<Reply, Failure> {
+        self.ask_and(request, || {}).await
+    }
+
+    /// Asks for a container.
+    pub(crate) async fn create(self: &Arc<Self>, new: NewContainer) -> Result<Reply, Failure> {
+        store::check_id(&new.id).map_err(|error| Failure::invalid(error.to_string()))?;
+        let NewContainer {
+            id,
+            bundle,
+            mounts,
+            stdio,
+        } = new;
+        let dir = self.store.dir().join("containers").join(&id);
+        let container = Container::new(id.clone(), bundle, mounts, dir, stdio);
+        let adopt = || {
+            lock(&self.containers).insert(id.clone(), Arc::new(container));
+        };
+        self.ask_and(Request::Create(id.clone()), adopt).await
+    }
+
+    /// Asks for a further process of a container.
+    pub(crate) async fn add_exec(
+        self: &Arc<Self>,
+        id: &str,
+        exec: &str,
+        spec: OciProcess,
+        stdio: Stdio,
+    ) -> Result<Reply, Failure> {
+        store::check_id(exec).map_err(|error| Failure::invalid(error.to_string()))?;
+        let adopt = || {
+            if let Some(container) = self.container(id) {
+                let process = Arc::new(Process::exec(spec, stdio));
+                lock(&container.execs).insert(exec.to_owned(), process);
+            }
+        };
+        self.ask_and(Request::Exec(id.to_owned(), exec.to_owned()), adopt)
+            .await
+    }
+
+    /// Asks; `adopt` runs once the request is not refused, before anything is done about it.
+    async fn ask_and(
+        self: &Arc<Self>,
+        request: Request,
+        adopt: impl FnOnce(),
+    ) -> Result<Reply, Failure> {
+        let (sender, receiver) = oneshot::channel();
+        let token = {
+            let mut life = lock(&self.life);
+            life.last_token += 1;
+            let token = Token(life.last_token);
+            life.waiting.insert(token, sender);
+            let effects = life.state.step(Event::Request(token, request));
+            let refused =
+                |effect: &Effect| matches!(effect, Effect::Reply(t, Err(_)) if *t == token);
+            if !effects.iter().any(refused) {
+                adopt();
+            }
+            self.carry_out(effects, &mut life);
+            token
+        };
+        // Whoever stops waiting must not be kept in mind for as long as a container runs.
+        let _caller = Caller { pod: self, token };
+        receiver
+            .await
+            .unwrap_or_else(|_| Err(Failure::internal("the shim ends: nobody answers any more")))
+    }
+
+    /// Takes in what happened.
+    pub(crate) fn tell(self: &Arc<Self>, event: Event) {
+        let mut life = lock(&self.life);
+        let effects = life.state.step(event);
+        self.carry_out(effects, &mut life);
+    }
+
+    /// The container of this id, made or being made.
+    pub(crate) fn container(&self, id: &str) -> Option<Arc<Container>> {
+        lock(&self.containers).get(id).cloned()
+    }
+
+    /// The process, noted or made.
+    pub(crate) fn process(&self, id: &ProcessId) -> Option<Arc<Process>> {
+        self.container(&id.container)?.process(id.exec.as_deref())
+    }
+
+    fn existing(&self, id: &str) -> Result<Arc<Container>, Failure> {
+        self.container(id)
+            .ok_or_else(|| Failure::not_found(format!("there is no container {id} in this pod")))
+    }
+
+    /// The handler's configuration.
+    ///
+    /// # Errors
+    /// It could not be read; said here because nobody was there to be told at start.
+    fn config(&self) -> Result<&Config, Failure> {
+        self.handler
+            .config
+            .as_ref()
+            .map_err(|error| Failure::invalid(jobs::with_causes(error)))
+    }
+
+    /// Changes the record and writes it.
+    fn record(&self, change: impl FnOnce(&mut on_disk::Pod)) {
+        let mut record = lock(&self.record);
+        change(&mut record);
+        if let Err(error) = self.store.save(&record) {
+            // The pod runs on: what is lost is the clean-up after this shim's own death.
+            warn!("the record of pod {} is not up to date: {error}", self.id);
+        }
+    }
+
+    /// The record, for whoever asks for details.
+    pub(crate) fn record_json(&self) -> Result<String, Failure> {
+        serde_json::to_string(&*lock(&self.record))
+            .map_err(|error| Failure::internal(format!("the record cannot be written: {error}")))
+    }
+
+    /// Whether nothing lives in the pod.
+    fn is_idle(&self) -> bool {
+        lock(&self.life).state.is_idle()
+    }
+
+    /// The state, for the log (contract 48).
+    fn dump(&self) -> String {
+        let life = lock(&self.life);
+        format!("{:#?}\n{} requests wait", life.state, life.waiting.len())
+    }
+}
+
+/// Locks; a holder that panicked left the value as whole as it is.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .ok()
+        .and_then(|since| u64::try_from(since.as_millis()).ok())
+        .unwrap_or_default()
+}

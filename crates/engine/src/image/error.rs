@@ -15,7 +15,8 @@ pub enum ImageError {
     },
     /// The store has no such image, and the policy forbids to ask the registry.
     #[error(
-        "image `{image}` is not in {store} and the pull policy is Never; pull it first or use IfNotPresent"
+        "image `{image}` is not in {store} and the pull policy is Never; pull it first or use \
+         IfNotPresent"
     )]
     NotPresent {
         /// The image.

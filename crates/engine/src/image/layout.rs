@@ -58,7 +58,10 @@ fn named<'a>(
     let Some(name) = name else {
         // Several entries without names are one image for several platforms.
         return match entries.as_slice() {
-            [one] => Ok(one),
+            // One image may be there under several names.
+            [first, rest @ ..] if rest.iter().all(|entry| entry.digest() == first.digest()) => {
+                Ok(first)
+            }
             several if several.iter().all(|entry| names(entry).next().is_none()) => {
                 manifest::choose(image, several)
             }

@@ -8,7 +8,7 @@ use super::ImageError;
 /// What a name or a digest leads to.
 pub(super) enum Manifest {
     /// Images for several platforms.
-    Index(ImageIndex),
+    Index(Box<ImageIndex>),
     /// One image.
     Image(Box<ImageManifest>),
 }
@@ -33,7 +33,7 @@ impl Manifest {
         match shape {
             Shape {
                 manifests: Some(_), ..
-            } => ImageIndex::from_reader(bytes).map(Self::Index),
+            } => ImageIndex::from_reader(bytes).map(|index| Self::Index(Box::new(index))),
             Shape {
                 layers: Some(_), ..
             } => ImageManifest::from_reader(bytes).map(|image| Self::Image(Box::new(image))),

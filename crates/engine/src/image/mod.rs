@@ -12,11 +12,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+mod attributes;
 mod blobs;
 mod credentials;
+mod decompress;
 mod error;
 mod layout;
 mod manifest;
+mod place;
 mod registry;
 mod rootfs;
 mod source;

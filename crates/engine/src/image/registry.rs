@@ -1,6 +1,7 @@
 //! Registries, see the OCI distribution specification.
 use std::io::{self, Write as _};
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -24,6 +25,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a registry may be silent in the middle of an answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long to wait before a blob is asked for again, and so how often it is.
+const RETRIES: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(2)];
 
 const MANIFESTS: [&str; 4] = [
     OCI_IMAGE_MEDIA_TYPE,
@@ -83,9 +87,17 @@ impl<'a> Registry<'a> {
     ) -> Result<String, ImageError> {
         let (digest, manifest) = self.manifest(blobs).await?;
         self.blob(blobs, manifest.config(), &super::Quiet).await?;
-        for layer in manifest.layers() {
-            self.blob(blobs, layer, progress).await?;
-        }
+        let layers = Mutex::new(manifest.layers().iter());
+        let worker = || async {
+            loop {
+                // Taken before the download, which must not hold it.
+                let next = layers.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some(layer) = next else { return Ok(()) };
+                self.blob(blobs, layer, progress).await?;
+            }
+        };
+        // Three at a time, as Docker does.
+        tokio::try_join!(worker(), worker(), worker())?;
         Ok(digest)
     }
 
@@ -109,37 +121,45 @@ impl<'a> Registry<'a> {
         }
     }
 
-    /// Brings one blob, unless it is in the store.
+    /// Brings one blob, unless it is in the store; a connection that breaks is tried again.
     async fn blob(
         &self,
         blobs: &Blobs,
         wanted: &Descriptor,
         progress: &dyn Progress,
     ) -> Result<(), ImageError> {
-        let Some(incoming) = blobs.write(&self.image, wanted)? else {
-            return Ok(());
-        };
-        let digest = wanted.digest().to_string();
-        let mut download = Download {
-            incoming,
-            wanted: &digest,
-            size: wanted.size(),
-            progress,
-        };
-        let pulled = self
-            .client
-            .pull_blob(self.wanted, digest.as_str(), &mut download)
-            .await;
-        match pulled {
-            // The store's own check says the same and more: how much came, and what its digest is.
-            Ok(()) | Err(OciDistributionError::DigestError(_)) => download.incoming.finish(),
-            Err(error) => {
-                let came = download.incoming.written();
-                let doing = format!(
-                    "asked for blob {digest}, {came} of {} bytes came",
-                    wanted.size()
-                );
-                Err(self.failed(&doing, &error))
+        let (digest, size) = (wanted.digest().to_string(), wanted.size());
+        let mut pauses = RETRIES.into_iter();
+        loop {
+            let Some(incoming) = blobs.write(&self.image, wanted)? else {
+                return Ok(());
+            };
+            let mut download = Download {
+                incoming,
+                wanted: &digest,
+                size,
+                progress,
+            };
+            let pulled = self
+                .client
+                .pull_blob(self.wanted, digest.as_str(), &mut download)
+                .await;
+            let error = match pulled {
+                // The store's own check says the same and more: how much came, and its digest.
+                Ok(()) | Err(OciDistributionError::DigestError(_)) => {
+                    return download.incoming.finish();
+                }
+                Err(error) => error,
+            };
+            let came = download.incoming.written();
+            let doing = format!("asked for blob {digest}, {came} of {size} bytes came");
+            let failed = self.failed(&doing, &error);
+            match pauses.next().filter(|_| may_pass(&error)) {
+                Some(pause) => {
+                    log::warn!("{failed}: trying again in {} ms", pause.as_millis());
+                    tokio::time::sleep(pause).await;
+                }
+                None => return Err(failed),
             }
         }
     }
@@ -167,6 +187,15 @@ fn is_loopback(host: &str) -> bool {
         || name
             .parse::<std::net::IpAddr>()
             .is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Whether the same request may well succeed: the connection broke, or the server was overtaxed.
+fn may_pass(error: &OciDistributionError) -> bool {
+    match error {
+        OciDistributionError::RequestError(error) => !error.is_connect(),
+        OciDistributionError::ServerError { code, .. } => *code >= 500,
+        _ => false,
+    }
 }
 
 /// What the registry answered, and what to do about it.

@@ -1,7 +1,7 @@
 //! From an image to the mounts that a shim is asked to make.
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -49,8 +49,13 @@ fn union(store: &Store, image: &Image, dir: &Path) -> Result<Rootfs, String> {
         Content::Folder(folder) => {
             // A link, as overlayfs takes a colon in a path for the end of it.
             let link = dir.join("lower");
-            symlink(folder, &link).map_err(|error| format!("{}: {error}", link.display()))?;
-            vec![link]
+            match symlink(folder, &link) {
+                // A container that is started again.
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(format!("{}: {error}", link.display()));
+                }
+                _ => vec![link],
+            }
         }
     };
     let mount = overlay(&lower, dir).map_err(|error| error.to_string())?;
@@ -79,6 +84,12 @@ fn overlay(lower: &[PathBuf], dir: &Path) -> io::Result<RootfsMount> {
     let (upper, work) = (dir.join("upper"), dir.join("work"));
     fs::create_dir_all(&upper)?;
     fs::create_dir_all(&work)?;
+    if let Some(top) = lower.first() {
+        // The root directory of the union is that of its upper layer.
+        let top = fs::metadata(top)?;
+        chown(&upper, Some(top.uid()), Some(top.gid()))?;
+        fs::set_permissions(&upper, top.permissions())?;
+    }
     let text = |path: &Path| {
         path.to_str()
             .map(str::to_owned)
@@ -168,7 +179,7 @@ fn copy(image: &Image, dir: &Path) -> Result<Rootfs, ImageError> {
     };
     match &image.content {
         Content::Layers(layers) => {
-            fs::create_dir_all(&root).doing(doing)?;
+            make_root(&root).doing(doing)?;
             for layer in layers {
                 unpack_blob(layer, &root, Marks::Apply)?;
             }
@@ -190,6 +201,13 @@ fn copy(image: &Image, dir: &Path) -> Result<Rootfs, ImageError> {
         passwd,
         group,
     })
+}
+
+/// Makes a root directory with the mode that one has if no layer says otherwise.
+pub(super) fn make_root(root: &Path) -> io::Result<()> {
+    fs::create_dir_all(root)?;
+    // The umask of the caller is not the container's.
+    fs::set_permissions(root, Permissions::from_mode(0o755))
 }
 
 /// cp(1) keeps owners, links, holes, attributes and devices, and copies on write where it can.

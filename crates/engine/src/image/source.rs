@@ -72,7 +72,10 @@ impl Source {
         given.parse().map(Self::Registry).map_err(|error| {
             let looks_like_path = given.starts_with(['/', '.']) && Path::new(given).exists();
             wrong(if looks_like_path {
-                format!("for files on this machine write rootfs:{given}, oci:{given} or oci-archive:{given}")
+                format!(
+                    "for files on this machine write rootfs:{given}, oci:{given} or \
+                     oci-archive:{given}"
+                )
             } else {
                 format!("not an image reference: {error}")
             })

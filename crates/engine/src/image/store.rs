@@ -351,7 +351,7 @@ fn unpack_layer(tmp: &Path, layer: &Layer, to: &Path) -> Result<(), ImageError> 
         .tempdir_in(tmp)
         .doing(|| format!("making a directory in {}", tmp.display()))?;
     let root = fresh.path().join("root");
-    fs::create_dir(&root).doing(|| format!("making {}", root.display()))?;
+    rootfs::make_root(&root).doing(|| format!("making {}", root.display()))?;
     unpack_blob(layer, &root, Marks::Keep)?;
     match fs::rename(&root, to) {
         // Another process was as quick, and what it has is the same.

@@ -175,7 +175,8 @@ mod tests {
         let text = rootfs.user("nobody").unwrap_err().to_string();
         assert_eq!(
             text,
-            "user `nobody`: `nobody` is not in the image's /etc/passwd; use a numeric id, or add it to the image"
+            "user `nobody`: `nobody` is not in the image's /etc/passwd; use a numeric id, or add it \
+             to the image"
         );
         assert!(
             rootfs

@@ -55,7 +55,7 @@ pub enum Error {
         /// The socket's address.
         address: String,
         /// What ttrpc or the kernel answered.
-        source: ttrpc::Error,
+        source: Box<ttrpc::Error>,
     },
     /// The shim refused a call.
     #[error("{method} of {id}: {message}")]
@@ -77,7 +77,7 @@ pub enum Error {
         /// The sandbox, container or exec it was about.
         id: String,
         /// What ttrpc answered.
-        source: ttrpc::Error,
+        source: Box<ttrpc::Error>,
     },
     /// The events server cannot listen.
     #[error("cannot serve events at {address}: {source}")]
@@ -85,7 +85,7 @@ pub enum Error {
         /// The socket's address.
         address: String,
         /// What ttrpc or the kernel answered.
-        source: ttrpc::Error,
+        source: Box<ttrpc::Error>,
     },
 }
 

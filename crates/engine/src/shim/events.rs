@@ -61,7 +61,7 @@ impl Events {
         let address = format!("unix://{path}");
         let failed = |source| Error::Events {
             address: address.clone(),
-            source,
+            source: Box::new(source),
         };
         let mut server = Server::new()
             .bind(&address)

@@ -89,7 +89,10 @@ impl PodSandboxConfig {
         let mut message = Message::default();
         message.message(1, &self.metadata());
         message.string(2, &self.hostname);
-        message.message(4, &self.dns());
+        // Without the message the shim copies the node's resolv.conf.
+        if !self.dns().0.is_empty() {
+            message.message(4, &self.dns());
+        }
         message.map(6, &self.labels);
         message.map(7, &self.annotations);
         message.message(8, &self.linux());

@@ -75,6 +75,10 @@ fn no_answer(method: &'static str, id: &str, source: ttrpc::Error) -> Error {
             code: status.code(),
             message: status.message,
         },
-        source => Error::NoAnswer { method, id, source },
+        source => Error::NoAnswer {
+            method,
+            id,
+            source: Box::new(source),
+        },
     }
 }

@@ -62,7 +62,7 @@ impl Start {
             Err(error) => {
                 log.abort();
                 if let Err(cleanup) = self.delete().await {
-                    ::log::warn!("clean-up after {error}: {cleanup}");
+                    ::log::debug!("clean-up after {error}: {cleanup}");
                 }
                 Err(error)
             }
@@ -193,7 +193,7 @@ impl Shim {
             .await
             .map_err(|source| Error::Connect {
                 address: address.to_owned(),
-                source,
+                source: Box::new(source),
             })?;
         Ok(Self {
             client,

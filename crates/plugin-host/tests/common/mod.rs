@@ -11,6 +11,7 @@ use std::time::Duration;
 use husk_plugin_host::artifact::{self, Cache};
 use husk_plugin_host::subject::{Container, Pod};
 use husk_plugin_host::{Host, Plugin, PluginError, Settings};
+use husk_scope::config::{self, Mode, OnError};
 use husk_scope::{Scope, Scopes};
 use oci_spec::runtime::Spec;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
@@ -88,19 +89,26 @@ pub(crate) fn denies(reason: &str) -> Vec<u8> {
 /// Settings with this name and the default limits.
 pub(crate) fn settings(name: &str) -> Settings {
     Settings {
-        name: name.to_owned(),
-        deadline: Duration::from_millis(50),
-        ..Settings::default()
+        config: config::Plugin {
+            name: name.to_owned(),
+            path: "/plugin.wasm".into(),
+            sha256: None,
+            mode: Mode::Enforce,
+            on_error: OnError::Deny,
+            deadline: Duration::from_millis(50),
+            memory: 64 << 20,
+            settings: "{}".to_owned(),
+        },
+        seccomp_profiles: Arc::default(),
     }
 }
 
 /// The same, with settings of the plugin's own, as JSON, and time for a host that is not optimized.
 pub(crate) fn settings_with(name: &str, json: &str) -> Settings {
-    Settings {
-        json: json.to_owned(),
-        deadline: Duration::from_secs(10),
-        ..settings(name)
-    }
+    let mut settings = settings(name);
+    json.clone_into(&mut settings.config.settings);
+    settings.config.deadline = Duration::from_secs(10);
+    settings
 }
 
 /// The plugin of a component, by way of a cache of its own.

@@ -33,13 +33,25 @@ impl Driver {
     }
 }
 
-/// A systemd unit that is a container's cgroup.
+/// A systemd unit that is a container's cgroup, or, as a slice, a pod's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Unit {
     /// The slice it is in, such as `kubepods-besteffort.slice`.
     pub(super) slice: String,
     /// Its name, such as `cri-containerd-ID.scope`.
     pub(super) name: String,
+}
+
+/// The cgroups path for something of the pod's in the pod's cgroup, such as its holder.
+///
+/// Both are as a spec names them: a path, or `slice:prefix:name`. With cgroup v2 a pod's process
+/// cannot be in the pod's own cgroup: that would keep the containers' from having limits.
+#[must_use]
+pub fn below(pod: &str, name: &str) -> String {
+    match Unit::parse(pod) {
+        Some(unit) => format!("{}:husk:{name}", unit.name),
+        None => format!("{}/{name}", pod.trim_end_matches('/')),
+    }
 }
 
 impl Unit {
@@ -51,9 +63,7 @@ impl Unit {
         let mut parts = cgroups_path.split(':');
         let (slice, prefix, name) = (parts.next()?, parts.next()?, parts.next()?);
         let right = slice.is_empty() || slice.ends_with(".slice");
-        // Processes are in scopes; a slice has none of its own.
-        let wrong = name.is_empty() || name.ends_with(".slice");
-        if parts.next().is_some() || !right || wrong {
+        if parts.next().is_some() || !right || name.is_empty() {
             return None;
         }
         let slice = if slice.is_empty() {
@@ -62,6 +72,7 @@ impl Unit {
             slice
         };
         let name = match prefix {
+            _ if name.ends_with(".slice") => name.to_owned(),
             "" => format!("{name}.scope"),
             prefix => format!("{prefix}-{name}.scope"),
         };
@@ -226,7 +237,14 @@ mod tests {
             "cri-containerd-abc.scope"
         );
         assert_eq!(name("s.slice::abc"), "abc.scope");
-        assert_eq!(Unit::parse("s.slice:x:own.slice"), None);
+        assert_eq!(name("s.slice::s-own.slice"), "s-own.slice");
+    }
+
+    #[test]
+    fn a_pod_s_processes_are_below_its_cgroup() {
+        assert_eq!(below("/kubepods/pod1", "holder"), "/kubepods/pod1/holder");
+        let slice = below("kubepods.slice::kubepods-pod1.slice", "holder");
+        assert_eq!(slice, "kubepods-pod1.slice:husk:holder");
     }
 
     #[test]

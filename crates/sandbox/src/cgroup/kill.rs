@@ -23,11 +23,16 @@ pub(super) fn pids(dir: &Path) -> Result<Vec<i32>> {
                 let named = text.lines().filter_map(|pid| pid.parse::<i32>().ok());
                 pids.extend(named.filter(|pid| *pid > 0));
             }
-            Err(error) if depth > 0 && error.is_gone() => {}
+            Err(error) if depth > 0 && (error.is_gone() || is_threaded(&error)) => {}
             Err(error) => return Err(error),
         }
     }
     Ok(pids.into_iter().collect())
+}
+
+/// Whether this is a cgroup of threads: their processes are listed in the one above.
+fn is_threaded(error: &Error) -> bool {
+    matches!(error, Error::File { source, .. } if source.raw_os_error() == Some(libc::EOPNOTSUPP))
 }
 
 /// Kills what is in a v2 cgroup, in one step where the kernel can (Linux 5.14).

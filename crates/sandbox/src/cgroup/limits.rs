@@ -11,7 +11,7 @@ mod v2;
 use std::io;
 use std::path::Path;
 
-use oci_spec::runtime::LinuxRdma;
+use oci_spec::runtime::{LinuxHugepageLimit, LinuxRdma};
 
 use super::error::{Error, Result};
 use super::files;
@@ -54,8 +54,8 @@ impl Write {
         self
     }
 
-    fn optional(mut self) -> Self {
-        self.optional = true;
+    fn optional_if(mut self, indifferent: bool) -> Self {
+        self.optional = indifferent;
         self
     }
 }
@@ -69,6 +69,9 @@ pub(super) fn apply<'a>(writes: &[Write], dir: impl Fn(&str) -> Option<&'a Path>
     let mut refused = Vec::new();
     for write in writes {
         let Some(dir) = dir(&write.controller) else {
+            if write.optional {
+                continue;
+            }
             return Err(no_controller(write, None));
         };
         match apply_one(write, dir) {
@@ -141,6 +144,23 @@ fn page_size(size: &str) -> Result<&str> {
     Err(Error::Invalid(format!(
         "hugepageLimits: {size:?} is no page size: expected one such as 2MB or 1GB"
     )))
+}
+
+/// Writes a limit of huge pages, for those in use and, since Linux 5.7, those reserved.
+fn huge_pages(
+    limit: &LinuxHugepageLimit,
+    file: &str,
+    value: &str,
+    writes: &mut Vec<Write>,
+) -> Result<()> {
+    let size = page_size(limit.page_size())?;
+    // Where there are no huge pages there are none to use: Kubernetes asks for 0 of each size.
+    let none = limit.limit() == 0;
+    let in_use = Write::new("hugetlb", format!("hugetlb.{size}.{file}"), value);
+    writes.push(in_use.optional_if(none));
+    let reserved = Write::new("hugetlb", format!("hugetlb.{size}.rsvd.{file}"), value);
+    writes.push(reserved.optional_if(true));
+    Ok(())
 }
 
 /// A line of `rdma.max`.

@@ -1,8 +1,6 @@
 //! Making a container's cgroup, with its limits, before any of its processes is there.
 
-use std::fs;
-use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
@@ -12,7 +10,7 @@ use oci_spec::runtime::LinuxResources;
 
 use super::driver::{self, Driver, Place, Unit};
 use super::error::{Error, Result};
-use super::{Cgroup, Hierarchy, devices, files, limits, paths, systemd};
+use super::{Cgroup, devices, directories, limits, paths, systemd};
 
 /// A cgroup that was made for a container whose processes are not there yet; dropping it undoes
 /// that.
@@ -22,6 +20,8 @@ pub struct New {
     cgroup: Cgroup,
     /// Keeps a scope of systemd from ending for want of processes.
     anchor: Option<Anchor>,
+    /// The directories that were not there before.
+    made: Vec<PathBuf>,
     adopted: bool,
 }
 
@@ -68,6 +68,7 @@ impl Drop for New {
         if let Err(error) = undone {
             log::warn!("cannot undo the cgroup {}: {error}", self.path().display());
         }
+        directories::unmake(&self.made);
     }
 }
 
@@ -78,6 +79,15 @@ pub(super) fn make(
     id: &str,
     resources: Option<&LinuxResources>,
 ) -> Result<New> {
+    let place = Place::of(driver, cgroups_path, id)?;
+    if let Place::Unit(Unit { name, .. }) = &place
+        && name.ends_with(".slice")
+    {
+        return Err(Error::Invalid(format!(
+            "the cgroupsPath of {id} names the slice {name}: processes are in scopes, so it must \
+             read slice:prefix:name with another name"
+        )));
+    }
     let cgroup = Cgroup::named(driver, cgroups_path, id)?;
     if cgroup.exists() && !cgroup.pids()?.is_empty() {
         return Err(Error::Busy(format!(
@@ -89,113 +99,20 @@ pub(super) fn make(
     let mut new = New {
         cgroup,
         anchor: None,
+        made: Vec::new(),
         adopted: false,
     };
-    match Place::of(driver, cgroups_path, id)? {
-        Place::Path(_) => make_directories(&new.cgroup)?,
-        Place::Unit(unit) => new.anchor = Some(start(&unit, id, &new, resources)?),
+    if let Place::Unit(unit) = place {
+        new.anchor = Some(start(&unit, id, &new, resources)?);
     }
+    // In slices too: systemd does not hand down controllers it knows nothing of, such as hugetlb.
+    directories::make(&new.cgroup, &mut new.made)?;
     if let Some(resources) = resources {
         new.cgroup.limit(resources)?;
-        // No list at all asks for no rules, an empty one for the default devices only.
-        if let Some(devices) = resources.devices() {
-            devices::attach(&new.cgroup, devices)?;
-        }
     }
+    let rules = resources.and_then(|resources| resources.devices().as_deref());
+    devices::attach(&new.cgroup, rules.unwrap_or_default())?;
     Ok(new)
-}
-
-fn make_directories(cgroup: &Cgroup) -> Result<()> {
-    for hierarchy in &cgroup.hierarchies {
-        if hierarchy.controllers.is_empty() {
-            make_v2(hierarchy)?;
-        } else {
-            make_v1(hierarchy)?;
-        }
-    }
-    Ok(())
-}
-
-/// The directories from the root of the mount down to the cgroup, both included.
-fn way_to(hierarchy: &Hierarchy) -> Vec<&Path> {
-    let mut way: Vec<_> = hierarchy
-        .dir
-        .ancestors()
-        .take(hierarchy.path.components().count())
-        .collect();
-    way.reverse();
-    way
-}
-
-fn make_directory(dir: &Path) -> Result<()> {
-    match fs::create_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        made => made.map_err(Error::file("make the cgroup", dir)),
-    }
-}
-
-/// Makes a v2 cgroup, and has every cgroup above it hand down its controllers.
-fn make_v2(hierarchy: &Hierarchy) -> Result<()> {
-    let way = way_to(hierarchy);
-    let mut above: Option<&Path> = None;
-    for dir in way {
-        if let Some(above) = above {
-            hand_down_controllers(above)?;
-            make_directory(dir)?;
-        }
-        above = Some(dir);
-    }
-    // One that was left behind frozen would hold its first process before it can do anything.
-    files::write(&hierarchy.dir.join("cgroup.freeze"), "0")
-}
-
-/// Enables for the children what the cgroup has itself.
-///
-/// What cannot be is left out: where a limit needs it, that fails with a message of its own. A
-/// cgroup with processes hands down none ("no internal processes", cgroup-v2.rst).
-fn hand_down_controllers(dir: &Path) -> Result<()> {
-    let available = files::read(&dir.join("cgroup.controllers"))?;
-    let control = dir.join("cgroup.subtree_control");
-    let enabled = files::read(&control)?;
-    let enabled: Vec<_> = enabled.split_whitespace().collect();
-    for controller in available
-        .split_whitespace()
-        .filter(|name| !enabled.contains(name))
-    {
-        // One by one: the kernel takes all of a write or nothing.
-        if let Err(error) = files::write(&control, &format!("+{controller}")) {
-            log::debug!(
-                "the controller {controller} stays off below {}: {error}",
-                dir.display()
-            );
-        }
-    }
-    Ok(())
-}
-
-fn make_v1(hierarchy: &Hierarchy) -> Result<()> {
-    let mut above: Option<&Path> = None;
-    for dir in way_to(hierarchy) {
-        if let Some(above) = above {
-            make_directory(dir)?;
-            if hierarchy.has("cpuset") {
-                inherit_cpuset(above, dir)?;
-            }
-        }
-        above = Some(dir);
-    }
-    Ok(())
-}
-
-/// A v1 cpuset starts empty and takes no process before it has CPUs and memory nodes.
-fn inherit_cpuset(above: &Path, dir: &Path) -> Result<()> {
-    for file in ["cpuset.cpus", "cpuset.mems"] {
-        let own = dir.join(file);
-        if files::read(&own)?.trim().is_empty() {
-            files::write(&own, files::read(&above.join(file))?.trim())?;
-        }
-    }
-    Ok(())
 }
 
 /// Has systemd start a scope, with its limits, around a process of ours.

@@ -143,11 +143,15 @@ pub(super) fn parse_membership(text: &[u8]) -> BTreeMap<String, PathBuf> {
         .collect()
 }
 
-/// The directory of a cgroup: the mount of its hierarchy that shows it, and its path in there.
+/// The mount point that shows a cgroup, and its directory below that.
 ///
 /// `None` when no mount shows it: a bind mount, or a mount from within a cgroup namespace, shows
 /// only a part of the hierarchy.
-pub(super) fn locate(mounts: &[&Mount], controllers: &str, path: &Path) -> Option<PathBuf> {
+pub(super) fn locate(
+    mounts: &[&Mount],
+    controllers: &str,
+    path: &Path,
+) -> Option<(PathBuf, PathBuf)> {
     let same = |mount: &&&Mount| {
         let mut names: Vec<&str> = controllers
             .split(',')
@@ -165,11 +169,12 @@ pub(super) fn locate(mounts: &[&Mount], controllers: &str, path: &Path) -> Optio
         // The mount that shows most of the hierarchy: with it, parents can be reached too.
         .min_by_key(|(mount, _)| mount.root.components().count())
         .map(|(mount, below)| {
-            if below.as_os_str().is_empty() {
-                mount.point.clone()
-            } else {
-                mount.point.join(below)
-            }
+            // Joined with nothing, the path would end with a slash.
+            let dir = match below.as_os_str().is_empty() {
+                true => mount.point.clone(),
+                false => mount.point.join(below),
+            };
+            (mount.point.clone(), dir)
         })
 }
 
@@ -188,6 +193,8 @@ pub(super) fn normal(path: &Path) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const UNIFIED: &[u8] = b"\
@@ -261,26 +268,18 @@ mod tests {
 
     #[test]
     fn a_cgroup_is_found_below_the_root_of_its_mount() {
-        let part = Mount {
+        let mount = |root: &str, point: &str| Mount {
             controllers: vec![],
-            root: "/pod".into(),
-            point: "/mnt".into(),
+            root: root.into(),
+            point: point.into(),
         };
-        let whole = Mount {
-            controllers: vec![],
-            root: "/".into(),
-            point: "/sys/fs/cgroup".into(),
-        };
-        assert_eq!(
-            locate(&[&part], "", Path::new("/pod/c")),
-            Some("/mnt/c".into())
-        );
-        assert_eq!(locate(&[&part], "", Path::new("/pod")), Some("/mnt".into()));
-        assert_eq!(locate(&[&part], "", Path::new("/podium")), None);
-        assert_eq!(
-            locate(&[&part, &whole], "", Path::new("/pod/c")),
-            Some("/sys/fs/cgroup/pod/c".into())
-        );
+        let (part, whole) = (mount("/pod", "/mnt"), mount("/", "/sys/fs/cgroup"));
+        let found = |mounts: &[&Mount], path| locate(mounts, "", Path::new(path)).map(|it| it.1);
+        assert_eq!(found(&[&part], "/pod/c"), Some("/mnt/c".into()));
+        assert_eq!(found(&[&part], "/pod"), Some("/mnt".into()));
+        assert_eq!(found(&[&part], "/podium"), None);
+        let both = found(&[&part, &whole], "/pod/c");
+        assert_eq!(both, Some("/sys/fs/cgroup/pod/c".into()));
         assert_eq!(locate(&[&whole], "memory", Path::new("/pod")), None);
     }
 
@@ -290,7 +289,10 @@ mod tests {
         let chosen = in_charge(&mounts).unwrap();
         assert_eq!(
             locate(&chosen, "cpuacct,cpu", Path::new("/a")),
-            Some("/sys/fs/cgroup/cpu,cpuacct/a".into())
+            Some((
+                "/sys/fs/cgroup/cpu,cpuacct".into(),
+                "/sys/fs/cgroup/cpu,cpuacct/a".into()
+            ))
         );
     }
 
@@ -298,5 +300,37 @@ mod tests {
     fn parent_steps_are_refused() {
         assert_eq!(normal(Path::new("a//./b/")), Some("/a/b".into()));
         assert_eq!(normal(Path::new("/a/../b")), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_kernel_escapes_is_undone(name in "[a-z \\t\\n\\\\:]{1,12}") {
+            let escaped: String = name
+                .chars()
+                .map(|c| match c {
+                    'a'..='z' | ':' => c.to_string(),
+                    c => format!("\\{:03o}", u32::from(c)),
+                })
+                .collect();
+            let line = format!("1 2 0:3 /{escaped} /m/{escaped} rw - cgroup2 none rw");
+            let mounts = parse_mounts(line.as_bytes());
+            prop_assert_eq!(&mounts[0].root, &Path::new("/").join(&name));
+            prop_assert_eq!(&mounts[0].point, &Path::new("/m").join(&name));
+        }
+
+        #[test]
+        fn no_line_is_too_strange(text in proptest::collection::vec(any::<u8>(), 0..200)) {
+            // Left out or not, nothing panics.
+            drop(parse_mounts(&text));
+            drop(parse_membership(&text));
+        }
+
+        #[test]
+        fn a_path_stays_below_its_mount(path in "[a./]{0,12}") {
+            if let Some(path) = normal(Path::new(&path)) {
+                prop_assert!(path.is_absolute());
+                prop_assert!(!path.components().any(|it| it == Component::ParentDir));
+            }
+        }
     }
 }

@@ -10,13 +10,13 @@ use super::error::{Error, Result};
 use super::files;
 
 /// How long killed processes may take to leave the cgroup; `delete` has 5 s in all (contract 43).
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Removes a directory tree of cgroups, deepest first; gone already is no error.
+/// Removes a directory tree of cgroups, deepest first, trying until `deadline`; gone already is no
+/// error.
 ///
 /// The files in them are the kernel's and go with each rmdir(2).
-pub(super) fn remove(dir: &Path) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+pub(super) fn remove(dir: &Path, deadline: Instant) -> Result<()> {
     let mut pause = Duration::from_millis(1);
     loop {
         match remove_once(dir) {

@@ -15,7 +15,7 @@ use nix::sys::stat::{Mode, mkdirat};
 use serde::{Deserialize, Serialize};
 
 use self::options::Options;
-use crate::zygote::{Doing, JobError};
+use crate::zygote::{Doing, JobError, Leftovers};
 
 /// One mount of a root filesystem, as containerd names it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,17 +55,14 @@ pub(crate) fn mount_all(rootfs: &Path, mounts: &[Mount]) -> Result<(), JobError>
         .mode(0o711)
         .create(rootfs)
         .doing(|| format!("make the directory {}", rootfs.display()))?;
-    mounts
-        .iter()
-        .try_for_each(|mount| mount_one(rootfs, mount))
-        .inspect_err(|_| {
-            if let Err(error) = unmount_all(rootfs) {
-                log::warn!(
-                    "cannot unmount {} after a failed mount: {error}",
-                    rootfs.display()
-                );
-            }
-        })
+    let mounted = mounts.iter().try_for_each(|mount| mount_one(rootfs, mount));
+    mounted.map_err(|error| {
+        let mut left = Leftovers::default();
+        left.note(unmount_all(rootfs), || {
+            format!("unmount {}", rootfs.display())
+        });
+        error.leaving(left)
+    })
 }
 
 fn mount_one(rootfs: &Path, request: &Mount) -> Result<(), JobError> {

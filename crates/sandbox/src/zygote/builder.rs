@@ -1,13 +1,16 @@
 //! A builder: the short-lived process that does one job.
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::ptr::null;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use nix::sys::signal::Signal;
+use nix::sys::prctl;
 
 use super::protocol::{self, SentJob};
-use super::{Doing, Done, Job, JobError};
-use crate::{create, sys};
+use super::{Doing, Done, Job, JobError, Leftovers};
+use crate::{create, exec, holder, namespaces, process, sys, update};
 
+/// See keyctl_join_session_keyring(3).
+const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
 /// The first byte of a report that names the step a builder is at.
 pub(super) const REPORTED_STEP: u8 = b's';
 /// The first byte of a report that is the result.
@@ -35,24 +38,66 @@ impl Report {
 }
 
 /// Does the job, reports, exits.
-pub(super) fn run(zygote: u32, job: SentJob, reports: &OwnedFd) -> ! {
-    let report = Report {
-        socket: reports.as_raw_fd(),
-    };
-    REPORTS.store(report.socket, Ordering::Relaxed);
-    sys::set_name(c"husk-builder");
-    let result = sys::die_with_parent(zygote, Signal::SIGKILL)
-        .and_then(|()| job.read())
+pub(super) fn run(job: SentJob, reports: &OwnedFd) -> ! {
+    let report = become_builder(reports);
+    let result = job
+        .read()
         .doing(|| "read the job")
         .and_then(|job| perform(job, &report));
     let reported = report.result(&result);
     sys::exit_now(i32::from(!reported))
 }
 
+/// Undoes a job whose builder died, and reports as steps what it cannot undo. `mark` is the inode
+/// of that builder's end of its socket.
+pub(super) fn undo(job: OwnedFd, mark: u64, reports: &OwnedFd) -> ! {
+    let report = become_builder(reports);
+    let strays = process::holders_of_socket(mark).unwrap_or_default();
+    let left = match protocol::read_job(job) {
+        Ok(Job::Create(job)) => create::undo_orphaned(&job, &strays),
+        Ok(Job::Namespaces(job)) => namespaces::undo_orphaned(&job, &strays),
+        Ok(Job::Holder(job)) => holder::undo_orphaned(&job),
+        // A process that was to be executed dies when it cannot report; limits stay as they are.
+        Ok(Job::Exec(_) | Job::Update(_)) => Leftovers::default(),
+        Err(error) => {
+            let mut left = Leftovers::default();
+            left.push(format!("cannot read the job: {error}"));
+            left
+        }
+    };
+    for leftover in left.into_vec() {
+        report.step(&leftover);
+    }
+    sys::exit_now(0)
+}
+
+fn become_builder(reports: &OwnedFd) -> Report {
+    let report = Report {
+        socket: reports.as_raw_fd(),
+    };
+    REPORTS.store(report.socket, Ordering::Relaxed);
+    // Only a help for whoever looks at a list of processes.
+    let _ = prctl::set_name(c"husk-builder");
+    // A keyring of its own for what is built: the shim's may hold secrets. Where the kernel has no
+    // keyrings there is nothing to hide.
+    // SAFETY: keyctl(2) takes an integer and a name, which may be null: an anonymous keyring.
+    unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_JOIN_SESSION_KEYRING,
+            null::<libc::c_char>(),
+        )
+    };
+    report
+}
+
 fn perform(job: Job, report: &Report) -> Result<Done, JobError> {
     match job {
         Job::Create(job) => create::create(job, report),
-        _ => Err(JobError::failed("not yet")),
+        Job::Exec(job) => exec::exec(job, report),
+        Job::Update(job) => update::update(&job),
+        Job::Namespaces(job) => namespaces::make(&job, report),
+        Job::Holder(job) => holder::hold(&job, report),
     }
 }
 

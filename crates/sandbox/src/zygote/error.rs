@@ -5,6 +5,8 @@ use std::io;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup;
+
 /// Why the zygote could not be made or reached.
 #[derive(Debug, thiserror::Error)]
 pub enum ZygoteError {
@@ -82,6 +84,52 @@ impl JobError {
         let message = format!("cannot {what}: {}", errno.desc());
         match errno {
             Errno::ENOENT | Errno::ENOTDIR | Errno::ESRCH => Self::not_found(message),
+            _ => Self::failed(message),
+        }
+    }
+}
+
+/// What could not be undone after a failure. It goes into the error: a builder has no log.
+#[derive(Debug, Default)]
+pub(crate) struct Leftovers(Vec<String>);
+
+impl Leftovers {
+    /// Notes a step of undoing if it failed; `what` completes "cannot …".
+    pub(crate) fn note<T, E: fmt::Display, D: fmt::Display>(
+        &mut self,
+        step: Result<T, E>,
+        what: impl FnOnce() -> D,
+    ) {
+        if let Err(error) = step {
+            self.0.push(format!("cannot {}: {error}", what()));
+        }
+    }
+
+    pub(crate) fn push(&mut self, leftover: String) {
+        self.0.push(leftover);
+    }
+
+    pub(crate) fn into_vec(self) -> Vec<String> {
+        self.0
+    }
+}
+
+impl JobError {
+    /// Adds what the failure has left behind.
+    pub(crate) fn leaving(mut self, leftovers: Leftovers) -> Self {
+        if !leftovers.0.is_empty() {
+            self.message = format!("{} (left behind: {})", self.message, leftovers.0.join("; "));
+        }
+        self
+    }
+}
+
+impl From<cgroup::Error> for JobError {
+    fn from(error: cgroup::Error) -> Self {
+        let message = error.to_string();
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::not_found(message),
+            io::ErrorKind::InvalidInput => Self::invalid(message),
             _ => Self::failed(message),
         }
     }

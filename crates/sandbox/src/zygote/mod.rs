@@ -10,6 +10,7 @@ mod serve;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -20,9 +21,9 @@ use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::builder::Report;
-pub(crate) use self::error::Doing;
+pub(crate) use self::error::{Doing, Leftovers};
 pub use self::error::{JobError, JobErrorKind, ZygoteError};
-use crate::cgroup::Driver;
+use crate::cgroup::{self, Driver};
 use crate::process::Pidfd;
 use crate::rootfs::Mount;
 
@@ -126,7 +127,7 @@ pub struct Holder {
     pub pin: PathBuf,
     /// Namespaces the holder joins first: kind (as in `/proc/PID/ns`) and path.
     pub join: Vec<(String, PathBuf)>,
-    /// The cgroup it lives in, that of the pod.
+    /// The pod's cgroup; it lives below that, in [`Holder::cgroups_path`].
     pub cgroup: Option<String>,
     /// Who makes that cgroup.
     pub driver: Driver,
@@ -156,8 +157,14 @@ pub struct Done {
     pub console: Option<OwnedFd>,
 }
 
+/// The id of a job, and what came of it.
+pub type Finished = (u64, Result<Done, JobError>);
+
 impl Zygote {
-    /// Forks the zygote. The caller must be single-threaded and should be a child subreaper.
+    /// Forks the zygote, which lives as long as the thread that calls this.
+    ///
+    /// The caller must be single-threaded, and a child subreaper by the time of the first job: the
+    /// processes that jobs make are to become its children.
     ///
     /// # Errors
     /// More than one thread, or what socketpair(2) and fork(2) say.
@@ -208,7 +215,7 @@ impl Zygote {
     ///
     /// # Errors
     /// The zygote is gone.
-    pub fn receive(&self) -> Result<Option<(u64, Result<Done, JobError>)>, ZygoteError> {
+    pub fn receive(&self) -> Result<Option<Finished>, ZygoteError> {
         match protocol::receive_result(self.socket.as_raw_fd()) {
             Ok(result) => Ok(Some(result)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
@@ -220,6 +227,20 @@ impl Zygote {
 impl AsFd for Zygote {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+impl Holder {
+    /// The cgroup the holder lives in, as a spec would name it: one of its own below the pod's, as
+    /// cgroup v2 lets no process into one that hands controllers down. Whoever ends the holder
+    /// removes it.
+    #[must_use]
+    pub fn cgroups_path(&self) -> Option<String> {
+        // The name of a systemd unit is the node's: the pin tells holders of all pods apart.
+        let mut hasher = DefaultHasher::new();
+        self.pin.hash(&mut hasher);
+        let name = format!("holder-{:016x}", hasher.finish());
+        Some(cgroup::below(self.cgroup.as_deref()?, &name))
     }
 }
 

@@ -13,7 +13,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
 
-use super::{Done, Job, JobError, JobErrorKind, Stdio};
+use super::{Done, Finished, Job, JobError, JobErrorKind, Stdio};
 use crate::process::Pidfd;
 
 /// The longest packet: a result is a line of JSON, and an error message is cut to fit.
@@ -32,7 +32,7 @@ pub(super) struct Packet {
 /// A job as it arrives in the zygote.
 pub(super) struct SentJob {
     pub(super) id: u64,
-    job: OwnedFd,
+    pub(super) job: OwnedFd,
     stdio: Stdio,
 }
 
@@ -130,16 +130,22 @@ impl SentJob {
 
     /// Reads the job itself; only the builder does.
     pub(super) fn read(self) -> io::Result<Job> {
-        let mut file = File::from(self.job);
-        file.rewind()?;
-        let mut text = Vec::new();
-        file.read_to_end(&mut text)?;
-        let mut job: Job = serde_json::from_slice(&text)?;
+        let mut job = read_job(self.job)?;
         if let Some(stdio) = job.stdio() {
             *stdio = self.stdio;
         }
         Ok(job)
     }
+}
+
+/// Reads a job without its descriptors.
+pub(super) fn read_job(job: OwnedFd) -> io::Result<Job> {
+    let mut file = File::from(job);
+    // The writer's offset, and that of whoever read it before, are shared.
+    file.rewind()?;
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
+    Ok(serde_json::from_slice(&text)?)
 }
 
 /// A result as a builder reports it: JSON and descriptors.
@@ -171,7 +177,7 @@ pub(super) fn encode_result(result: &Result<Done, JobError>) -> (Vec<u8>, Vec<Ra
     (serde_json::to_vec(&made).unwrap_or_default(), fds)
 }
 
-pub(super) fn receive_result(socket: RawFd) -> io::Result<(u64, Result<Done, JobError>)> {
+pub(super) fn receive_result(socket: RawFd) -> io::Result<Finished> {
     let packet = receive_packet(socket)?;
     let (id, json) = split_id(&packet.bytes)
         .ok_or_else(|| io::Error::other("a result's packet is malformed"))?;

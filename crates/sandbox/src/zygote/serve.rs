@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::stat::{Mode, umask};
@@ -12,7 +13,7 @@ use nix::unistd::{ForkResult, fork};
 
 use super::builder::{self, REPORTED_RESULT, REPORTED_STEP};
 use super::protocol::{self, Packet, SentJob};
-use super::{JobError, error};
+use super::{JobError, Leftovers};
 use crate::process::Pidfd;
 use crate::{sys, workload};
 
@@ -24,6 +25,16 @@ struct Builder {
     id: u64,
     process: Pidfd,
     reports: OwnedFd,
+    task: Task,
+}
+
+/// What a builder is for.
+enum Task {
+    /// A job, kept in case the builder dies, and the inode of the builder's end of `reports`: who
+    /// has that open descends from this builder.
+    Job { job: OwnedFd, mark: u64 },
+    /// The undoing of a job whose builder died of this.
+    Undo(JobError),
 }
 
 /// Serves jobs until the shim is gone.
@@ -37,11 +48,16 @@ pub(super) fn run(parent: u32, socket: OwnedFd) -> ! {
 
 /// Sheds what the shim had: descriptors, signal handlers, environment, working directory.
 fn become_zygote(parent: u32, socket: OwnedFd) -> io::Result<OwnedFd> {
-    sys::set_name(c"husk-zygote");
+    prctl::set_name(c"husk-zygote")?;
     sys::die_with_parent(parent, Signal::SIGKILL)?;
     builder::report_panics();
+    // The shim's logger writes to a descriptor that is about to be another one.
+    log::set_max_level(log::LevelFilter::Off);
 
     let socket = sys::keep_only(socket, SOCKET)?;
+    // The shim's logger has lost its descriptor: its lines would go to whatever gets that number
+    // next, such as a container's output.
+    log::set_max_level(log::LevelFilter::Off);
     let null = File::options().read(true).write(true).open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&null)?;
@@ -64,30 +80,31 @@ fn serve(socket: &OwnedFd) -> io::Result<()> {
     let mut builders: Vec<Builder> = Vec::new();
     loop {
         let (job_came, ended) = wait_for_work(socket, &builders)?;
-        let mut at = 0;
-        builders.retain(|builder| {
-            let keep = !ended.get(at).copied().unwrap_or(false);
-            at += 1;
-            keep || !forward(socket, builder)
-        });
+        for (at, _) in ended.iter().enumerate().filter(|(_, ended)| **ended).rev() {
+            let builder = builders.swap_remove(at);
+            if let Some(undoing) = finish(socket, builder, &builders) {
+                builders.push(undoing);
+            }
+        }
         if !job_came {
             continue;
         }
-        match protocol::receive_packet(socket.as_raw_fd()) {
-            Ok(packet) => {
-                let job = SentJob::from_packet(packet)?;
-                let id = job.id;
-                match fork_builder(socket, &builders, job) {
-                    Ok(builder) => builders.push(builder),
-                    Err(error) => {
-                        let error = JobError::failed(format!("cannot fork a builder: {error}"));
-                        send_error(socket, id, error);
-                    }
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        let job = match protocol::receive_packet(socket.as_raw_fd()) {
+            Ok(packet) => SentJob::from_packet(packet)?,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             Err(error) => return Err(error),
+        };
+        let id = job.id;
+        match begin(socket, &builders, job) {
+            Ok(builder) => builders.push(builder),
+            Err(error) => {
+                send_error(
+                    socket,
+                    id,
+                    JobError::failed(format!("cannot fork a builder: {error}")),
+                );
+            }
         }
     }
 }
@@ -108,16 +125,60 @@ fn wait_for_work(socket: &OwnedFd, builders: &[Builder]) -> io::Result<(bool, Ve
     Ok((ready.next().unwrap_or(false), ready.collect()))
 }
 
-fn fork_builder(socket: &OwnedFd, builders: &[Builder], job: SentJob) -> io::Result<Builder> {
-    let (reports, its) = socketpair(
+fn begin(socket: &OwnedFd, builders: &[Builder], job: SentJob) -> io::Result<Builder> {
+    let (reports, its) = report_sockets()?;
+    let mark = nix::sys::stat::fstat(&its)?.st_ino;
+    match fork_builder(socket, builders, &reports)? {
+        None => builder::run(job, &its),
+        Some(process) => Ok(Builder {
+            id: job.id,
+            process,
+            reports,
+            task: Task::Job { job: job.job, mark },
+        }),
+    }
+}
+
+/// Forks a builder that undoes what another, which died of `error`, has left.
+fn undo(
+    socket: &OwnedFd,
+    builders: &[Builder],
+    id: u64,
+    job: OwnedFd,
+    mark: u64,
+    error: JobError,
+) -> io::Result<Builder> {
+    let (reports, its) = report_sockets()?;
+    match fork_builder(socket, builders, &reports)? {
+        None => builder::undo(job, mark, &its),
+        Some(process) => Ok(Builder {
+            id,
+            process,
+            reports,
+            task: Task::Undo(error),
+        }),
+    }
+}
+
+fn report_sockets() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(
         AddressFamily::Unix,
         SockType::SeqPacket,
         None,
         SockFlag::SOCK_CLOEXEC,
-    )?;
+    )?)
+}
+
+/// Forks: `None` in the child, which keeps no descriptor of the zygote or of other builders.
+fn fork_builder(
+    socket: &OwnedFd,
+    builders: &[Builder],
+    reports: &OwnedFd,
+) -> io::Result<Option<Pidfd>> {
     let zygote = std::process::id();
     // SAFETY: the zygote has one thread, so the child's memory is in no half-changed state.
     match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(Some(Pidfd::open(child.as_raw())?)),
         ForkResult::Child => {
             // An init that waits to be started would keep these open: the shim's end must see EOF.
             sys::close(socket.as_raw_fd());
@@ -125,51 +186,75 @@ fn fork_builder(socket: &OwnedFd, builders: &[Builder], job: SentJob) -> io::Res
             for builder in builders {
                 sys::close(builder.reports.as_raw_fd());
                 sys::close(builder.process.fd.as_raw_fd());
+                if let Task::Job { job, .. } = &builder.task {
+                    sys::close(job.as_raw_fd());
+                }
             }
-            builder::run(zygote, job, &its)
-        }
-        ForkResult::Parent { child } => {
-            let process = Pidfd::open(child.as_raw())?;
-            Ok(Builder {
-                id: job.id,
-                process,
-                reports,
-            })
+            // Without a zygote there is no one to report to.
+            if sys::die_with_parent(zygote, Signal::SIGKILL).is_err() {
+                sys::exit_now(1);
+            }
+            Ok(None)
         }
     }
 }
 
 /// Reaps a builder that has ended, which hands its children to the shim, and only then says what
-/// it reported: the shim must be the parent by the time it hears of a process. Whether it has
-/// ended.
-fn forward(socket: &OwnedFd, builder: &Builder) -> bool {
-    let ended = match builder.process.try_wait() {
-        Ok(Some(ended)) => ended,
-        Ok(None) => return false,
-        Err(error) => {
-            let error = JobError::failed(format!("cannot wait for a builder: {error}"));
-            send_error(socket, builder.id, error);
-            return true;
+/// it reported: the shim must be the parent by the time it hears of a process. Where nothing was
+/// reported, comes back with the builder that undoes.
+fn finish(socket: &OwnedFd, builder: Builder, others: &[Builder]) -> Option<Builder> {
+    let Builder {
+        id,
+        process,
+        reports,
+        task,
+    } = builder;
+    let ended = match process.wait() {
+        Ok(ended) => ended.to_string(),
+        Err(error) => format!("could not be waited for ({error})"),
+    };
+    let (job, mark) = match task {
+        Task::Job { job, mark } => (job, mark),
+        Task::Undo(error) => {
+            send_error(socket, id, error.leaving(leftovers(&reports)));
+            return None;
         }
     };
     let mut step = "starting".to_owned();
-    while let Ok(Packet { bytes, fds }) = protocol::receive_packet(builder.reports.as_raw_fd()) {
+    while let Ok(Packet { bytes, fds }) = protocol::receive_packet(reports.as_raw_fd()) {
         match bytes.split_first() {
             Some((&REPORTED_STEP, name)) => step = String::from_utf8_lossy(name).into_owned(),
             Some((&REPORTED_RESULT, result)) => {
                 let fds: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
-                send(socket, builder.id, result, &fds);
-                return true;
+                send(socket, id, result, &fds);
+                return None;
             }
             _ => {}
         }
     }
     let error = format!("the builder of this job {ended} while {step}; it reported no result");
-    send_error(socket, builder.id, JobError::failed(error));
-    true
+    let error = JobError::failed(error);
+    match undo(socket, others, id, job, mark, error.clone()) {
+        Ok(undoing) => Some(undoing),
+        Err(_) => {
+            send_error(socket, id, error);
+            None
+        }
+    }
 }
 
-fn send_error(socket: &OwnedFd, id: u64, error: error::JobError) {
+/// What a builder that undid could not undo: it reports that as steps.
+fn leftovers(reports: &OwnedFd) -> Leftovers {
+    let mut left = Leftovers::default();
+    while let Ok(Packet { bytes, .. }) = protocol::receive_packet(reports.as_raw_fd()) {
+        if let Some((&REPORTED_STEP, leftover)) = bytes.split_first() {
+            left.push(String::from_utf8_lossy(leftover).into_owned());
+        }
+    }
+    left
+}
+
+fn send_error(socket: &OwnedFd, id: u64, error: JobError) {
     let (json, _) = protocol::encode_result(&Err(error));
     send(socket, id, &json, &[]);
 }

@@ -1,6 +1,14 @@
 //! What the tests of this crate share: a zygote, a busybox rootfs, containers made by them, and a
 //! runner with one thread (cargo's own has many, and a threaded process must not fork a zygote).
 #![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+#![allow(
     dead_code,
     reason = "every test binary uses its own part of this module"
 )]
@@ -22,12 +30,12 @@ use oci_spec::runtime::{LinuxSeccomp, Process};
 use serde_json::{Value, json};
 
 /// Longer than anything here takes, on a busy machine or a slow guest.
-pub const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
-pub type Test = (&'static str, fn(&Lab));
+pub(crate) type Test = (&'static str, fn(&Lab));
 
 /// Runs the tests one after the other; after each, nothing it made may be left.
-pub fn run(tests: &[Test]) {
+pub(crate) fn run(tests: &[Test]) {
     assert!(
         nix::unistd::geteuid().is_root(),
         "these tests make namespaces: run them as root"
@@ -57,7 +65,10 @@ pub fn run(tests: &[Test]) {
             "test {name} ... {} ({took} ms)",
             if outcome.is_ok() { "ok" } else { "FAILED" }
         );
-        failed += usize::from(outcome.is_err());
+        if outcome.is_err() {
+            failed += 1;
+            lab.clean_up();
+        }
     }
     lab.close();
     assert_eq!(failed, 0, "tests failed");
@@ -65,7 +76,7 @@ pub fn run(tests: &[Test]) {
 
 /// What must be the same before and after a test.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Census {
+pub(crate) struct Census {
     mounts: Vec<String>,
     children: BTreeSet<i32>,
     children_of_the_zygote: BTreeSet<i32>,
@@ -75,20 +86,20 @@ pub struct Census {
     files: Vec<PathBuf>,
 }
 
-pub struct Lab {
-    pub zygote: Zygote,
+pub(crate) struct Lab {
+    pub(crate) zygote: Zygote,
     dir: tempfile::TempDir,
     next: Cell<u64>,
 }
 
 /// A container that was created, and what came with it.
-pub struct Container {
-    pub id: String,
-    pub dir: PathBuf,
-    pub init: Pidfd,
-    pub started: Option<OwnedFd>,
-    pub console: Option<OwnedFd>,
-    pub stdout: File,
+pub(crate) struct Container {
+    pub(crate) id: String,
+    pub(crate) dir: PathBuf,
+    pub(crate) init: Pidfd,
+    pub(crate) started: Option<OwnedFd>,
+    pub(crate) console: Option<OwnedFd>,
+    pub(crate) stdout: File,
 }
 
 impl Lab {
@@ -108,8 +119,32 @@ impl Lab {
         }
     }
 
+    /// Removes what a failed test has left: no more than what descends from this process.
+    fn clean_up(&self) {
+        let zygote = self.zygote.process().pid;
+        let me = nix::unistd::getpid().as_raw();
+        for _ in 0..100 {
+            for child in children(me).into_iter().chain(children(zygote)) {
+                if child != zygote {
+                    let child = nix::unistd::Pid::from_raw(child);
+                    let _ = nix::sys::signal::kill(child, nix::sys::signal::SIGKILL);
+                }
+            }
+            let _ = reap_orphans(&|pid| pid == zygote);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        while let Ok(Some(_)) = self.zygote.receive() {}
+        unmount_all(&self.run_dir()).unwrap();
+        fs::remove_dir_all(self.run_dir()).unwrap();
+        fs::create_dir(self.run_dir()).unwrap();
+        for cgroup in cgroups() {
+            let _ = fs::remove_dir(cgroup);
+        }
+    }
+
     fn close(self) {
         let process = Pidfd::open(self.zygote.process().pid).unwrap();
+        let run_dir = self.run_dir();
         drop(self.zygote);
         assert_eq!(
             wait(&process),
@@ -117,28 +152,32 @@ impl Lab {
             "the zygote ends with its shim"
         );
         unmount_all(self.dir.path()).unwrap();
-        for cgroup in cgroups() {
-            fs::remove_dir(cgroup).unwrap();
+        for root in cgroup_roots() {
+            let _ = fs::remove_dir(root.join(cgroup_name()));
         }
+        assert!(
+            run_dir.read_dir().unwrap().next().is_none(),
+            "all was removed"
+        );
     }
 
     /// The image all containers are made from.
-    pub fn image(&self) -> PathBuf {
+    pub(crate) fn image(&self) -> PathBuf {
         self.dir.path().join("image")
     }
 
     /// A directory of this lab that is not a container's.
-    pub fn run_dir(&self) -> PathBuf {
+    pub(crate) fn run_dir(&self) -> PathBuf {
         self.dir.path().join("run")
     }
 
-    pub fn next_id(&self) -> u64 {
+    pub(crate) fn next_id(&self) -> u64 {
         self.next.replace(self.next.get() + 1)
     }
 
     /// A job that makes a container from the default spec, changed by `edit`. Its directory is
     /// there; its standard output is the second of the pair.
-    pub fn create_job(&self, edit: impl FnOnce(&mut Value)) -> (Create, File) {
+    pub(crate) fn create_job(&self, edit: impl FnOnce(&mut Value)) -> (Create, File) {
         let id = format!("c{}", self.next_id());
         let dir = self.run_dir().join(&id);
         fs::create_dir(&dir).unwrap();
@@ -172,39 +211,41 @@ impl Lab {
         (job, File::from(OwnedFd::from(reader)))
     }
 
-    pub fn create(&self, edit: impl FnOnce(&mut Value)) -> Container {
+    pub(crate) fn create(&self, edit: impl FnOnce(&mut Value)) -> Container {
         self.try_create(edit)
             .unwrap_or_else(|error| panic!("{error}"))
     }
 
-    pub fn try_create(&self, edit: impl FnOnce(&mut Value)) -> Result<Container, JobError> {
+    pub(crate) fn try_create(&self, edit: impl FnOnce(&mut Value)) -> Result<Container, JobError> {
         let (job, stdout) = self.create_job(edit);
+        let dir = job.dir.clone();
+        self.created(job, stdout).inspect_err(|_| {
+            fs::remove_file(dir.join("config.json")).unwrap();
+            let left: Vec<_> = fs::read_dir(&dir).unwrap().map(|e| e.unwrap()).collect();
+            assert!(
+                left.iter().all(|entry| entry.file_name() == "rootfs"),
+                "{left:?}"
+            );
+            let _ = fs::remove_dir(dir.join("rootfs"));
+            fs::remove_dir(&dir).unwrap();
+        })
+    }
+
+    pub(crate) fn created(&self, job: Create, stdout: File) -> Result<Container, JobError> {
         let (id, dir) = (job.id.clone(), job.dir.clone());
-        match self.perform(Job::Create(job)) {
-            Ok(done) => Ok(Container {
-                id,
-                dir,
-                init: done.process.unwrap(),
-                started: done.started,
-                console: done.console,
-                stdout,
-            }),
-            Err(error) => {
-                fs::remove_file(dir.join("config.json")).unwrap();
-                let left: Vec<_> = fs::read_dir(&dir).unwrap().map(|e| e.unwrap()).collect();
-                assert!(
-                    left.iter().all(|entry| entry.file_name() == "rootfs"),
-                    "{left:?}"
-                );
-                let _ = fs::remove_dir(dir.join("rootfs"));
-                fs::remove_dir(&dir).unwrap();
-                Err(error)
-            }
-        }
+        let done = self.perform(Job::Create(job))?;
+        Ok(Container {
+            id,
+            dir,
+            init: done.process.unwrap(),
+            started: done.started,
+            console: done.console,
+            stdout,
+        })
     }
 
     /// Creates and starts a container that runs a shell script.
-    pub fn shell(&self, script: &str, edit: impl FnOnce(&mut Value)) -> Container {
+    pub(crate) fn shell(&self, script: &str, edit: impl FnOnce(&mut Value)) -> Container {
         let mut container = self.create(|spec| {
             spec["process"]["args"] = json!(["sh", "-c", script]);
             edit(spec);
@@ -213,12 +254,16 @@ impl Lab {
         container
     }
 
-    pub fn exec(&self, container: &Container, process: Value) -> Result<(Pidfd, File), JobError> {
+    pub(crate) fn exec(
+        &self,
+        container: &Container,
+        process: Value,
+    ) -> Result<(Pidfd, File), JobError> {
         let (done, stdout) = self.try_exec(container, process, None)?;
         Ok((done.process.unwrap(), stdout))
     }
 
-    pub fn try_exec(
+    pub(crate) fn try_exec(
         &self,
         container: &Container,
         process: Value,
@@ -229,7 +274,7 @@ impl Lab {
     }
 
     /// Runs a shell script in a container: how it ended and what it said.
-    pub fn exec_shell(&self, container: &Container, script: &str) -> (Ended, String) {
+    pub(crate) fn exec_shell(&self, container: &Container, script: &str) -> (Ended, String) {
         let process = shell_process(script);
         let (process, stdout) = self
             .exec(container, process)
@@ -237,13 +282,13 @@ impl Lab {
         (wait(&process), read_all(stdout))
     }
 
-    pub fn send(&self, job: Job) -> u64 {
+    pub(crate) fn send(&self, job: Job) -> u64 {
         let id = self.next_id();
         self.zygote.send(id, job).unwrap();
         id
     }
 
-    pub fn receive(&self) -> (u64, Result<Done, JobError>) {
+    pub(crate) fn receive(&self) -> (u64, Result<Done, JobError>) {
         loop {
             if let Some(result) = self.zygote.receive().unwrap() {
                 return result;
@@ -252,14 +297,14 @@ impl Lab {
         }
     }
 
-    pub fn perform(&self, job: Job) -> Result<Done, JobError> {
+    pub(crate) fn perform(&self, job: Job) -> Result<Done, JobError> {
         let id = self.send(job);
         let (answered, result) = self.receive();
         assert_eq!(answered, id);
         result
     }
 
-    pub fn census(&self) -> Census {
+    pub(crate) fn census(&self) -> Census {
         let dir = self.dir.path().display().to_string();
         let zygote = self.zygote.process().pid;
         let me = nix::unistd::getpid().as_raw();
@@ -298,7 +343,7 @@ impl Lab {
 }
 
 impl Container {
-    pub fn start(&mut self) -> Result<(), String> {
+    pub(crate) fn start(&mut self) -> Result<(), String> {
         zygote::start(&self.dir, &self.id).map_err(|error| error.to_string())?;
         let mut reason = String::new();
         let mut started = File::from(self.started.take().unwrap());
@@ -310,23 +355,40 @@ impl Container {
         }
     }
 
+    /// Starts it and waits for its end: how it ended and what it said.
+    pub(crate) fn run(mut self) -> (Ended, String) {
+        self.start().unwrap();
+        self.finish()
+    }
+
     /// Waits for the end of init, and undoes what `delete` would: how it ended and what it said.
-    pub fn finish(self) -> (Ended, String) {
+    pub(crate) fn finish(self) -> (Ended, String) {
         let ended = wait(&self.init);
+        (ended, self.finish_reaped())
+    }
+
+    /// Undoes what `delete` would, of a container whose init was waited for: what it said.
+    pub(crate) fn finish_reaped(self) -> String {
         let output = read_all(self.stdout);
         unmount_all(&self.dir.join("rootfs")).unwrap();
         fs::remove_dir_all(&self.dir).unwrap();
         remove_cgroups(&self.id);
-        (ended, output)
+        output
     }
 
-    pub fn kill(self) -> (Ended, String) {
+    /// Processes executed in the container must have been waited for, or init does not end.
+    pub(crate) fn kill(self) -> (Ended, String) {
         self.init.signal(libc::SIGKILL).unwrap();
         self.finish()
     }
 
     /// Waits until the container's output has said so much.
-    pub fn expect(&mut self, text: &str) {
+    pub(crate) fn expect(&mut self, text: &str) {
+        self.read_until(text);
+    }
+
+    /// Waits until the container's output has said so much: all of it so far.
+    pub(crate) fn read_until(&mut self, text: &str) -> String {
         let mut seen = String::new();
         let mut byte = [0; 1];
         while !seen.contains(text) {
@@ -334,10 +396,11 @@ impl Container {
             assert_eq!(self.stdout.read(&mut byte).unwrap(), 1, "saw only {seen:?}");
             seen.push(char::from(byte[0]));
         }
+        seen
     }
 }
 
-pub fn exec_job(init: i32, process: Value, seccomp: Option<LinuxSeccomp>) -> (Exec, File) {
+pub(crate) fn exec_job(init: i32, process: Value, seccomp: Option<LinuxSeccomp>) -> (Exec, File) {
     let process: Process = serde_json::from_value(process).unwrap();
     let (reader, writer) = std::io::pipe().unwrap();
     let writer = OwnedFd::from(writer);
@@ -357,7 +420,7 @@ pub fn exec_job(init: i32, process: Value, seccomp: Option<LinuxSeccomp>) -> (Ex
     )
 }
 
-pub fn shell_process(script: &str) -> Value {
+pub(crate) fn shell_process(script: &str) -> Value {
     json!({
         "args": ["sh", "-c", script],
         "cwd": "/",
@@ -366,25 +429,25 @@ pub fn shell_process(script: &str) -> Value {
     })
 }
 
-pub fn wait(process: &Pidfd) -> Ended {
+pub(crate) fn wait(process: &Pidfd) -> Ended {
     assert!(readable(&process.fd, LONG), "process {} ends", process.pid);
     process.try_wait().unwrap().unwrap()
 }
 
-pub fn readable(fd: &impl AsFd, patience: Duration) -> bool {
+pub(crate) fn readable(fd: &impl AsFd, patience: Duration) -> bool {
     let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
     let patience = PollTimeout::try_from(patience).unwrap();
     poll(&mut fds, patience).unwrap() == 1
 }
 
-pub fn read_all(mut from: impl Read) -> String {
+pub(crate) fn read_all(mut from: impl Read) -> String {
     let mut text = String::new();
     from.read_to_string(&mut text).unwrap();
     text
 }
 
 /// The spec of a container with namespaces of its own.
-pub fn default_spec(id: &str, rootfs: &Path) -> Value {
+pub(crate) fn default_spec(id: &str, rootfs: &Path) -> Value {
     let caps = json!([
         "CAP_CHOWN",
         "CAP_KILL",
@@ -430,7 +493,7 @@ pub fn default_spec(id: &str, rootfs: &Path) -> Value {
 }
 
 /// The cgroup of all containers of this test binary.
-pub fn cgroup_name() -> String {
+pub(crate) fn cgroup_name() -> String {
     format!("husk-sandbox-test-{}", std::process::id())
 }
 
@@ -443,24 +506,21 @@ fn cgroup_roots() -> Vec<PathBuf> {
         .collect()
 }
 
-/// The cgroups of this test binary that are there, deepest first.
-pub fn cgroups() -> Vec<PathBuf> {
+/// The cgroups below that of this test binary, deepest first.
+pub(crate) fn cgroups() -> Vec<PathBuf> {
     let mut found = Vec::new();
     for root in cgroup_roots() {
         let top = root.join(cgroup_name());
         if top.is_dir() {
             found.extend(directories(&top));
-            found.push(top);
         }
     }
-    // The parent of all is made by the first container and stays until the end.
     found
 }
 
-fn remove_cgroups(id: &str) {
+pub(crate) fn remove_cgroups(id: &str) {
     for root in cgroup_roots() {
         let _ = fs::remove_dir(root.join(cgroup_name()).join(id));
-        let _ = fs::remove_dir(root.join(cgroup_name()));
     }
 }
 
@@ -484,7 +544,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn children(of: i32) -> BTreeSet<i32> {
+pub(crate) fn children(of: i32) -> BTreeSet<i32> {
     let list = fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap();
     list.split_ascii_whitespace()
         .map(|pid| pid.parse().unwrap())
@@ -512,7 +572,7 @@ fn make_rootfs(root: &Path) {
 }
 
 /// The name of what a descriptor of this process is.
-pub fn name_of(fd: &impl AsRawFd) -> String {
+pub(crate) fn name_of(fd: &impl AsRawFd) -> String {
     fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
         .unwrap()
         .display()

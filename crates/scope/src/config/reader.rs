@@ -200,6 +200,44 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// The value as JSON; what JSON has no word for (a date, a number that is not finite) is refused.
+    pub(super) fn json(self) -> Result<serde_json::Value, ConfigError> {
+        let refused = || self.wrong_type("something that JSON can express");
+        Ok(match self.value.get_ref() {
+            DeValue::String(string) => serde_json::Value::String(string.to_string()),
+            DeValue::Boolean(boolean) => serde_json::Value::Bool(*boolean),
+            DeValue::Integer(integer) => {
+                let number = i64::from_str_radix(integer.as_str(), integer.radix());
+                number.map_err(|_| refused())?.into()
+            }
+            DeValue::Float(float) => {
+                let number = float.as_str().parse::<f64>().ok();
+                let number = number.and_then(serde_json::Number::from_f64);
+                serde_json::Value::Number(number.ok_or_else(refused)?)
+            }
+            DeValue::Array(elements) => {
+                let elements = elements.iter().map(|value| Self { value, ..self }.json());
+                serde_json::Value::Array(elements.collect::<Result<_, _>>()?)
+            }
+            DeValue::Table(entries) => {
+                let entries = entries.iter().map(|(key, value)| {
+                    let key = key.get_ref();
+                    Ok((
+                        key.to_string(),
+                        Value {
+                            source: self.source,
+                            key,
+                            value,
+                        }
+                        .json()?,
+                    ))
+                });
+                serde_json::Value::Object(entries.collect::<Result<_, ConfigError>>()?)
+            }
+            DeValue::Datetime(_) => return Err(refused()),
+        })
+    }
+
     /// The elements of the array it must be.
     pub(super) fn array(
         self,
@@ -229,6 +267,11 @@ impl<'a> Value<'a> {
                 valid: owned(valid),
             })
         })
+    }
+
+    /// A complaint that a table lacks a key.
+    pub(super) fn lacks(self, key: &str) -> ConfigError {
+        self.senseless(format!("[[{}]] needs the key `{key}`", self.key))
     }
 
     /// A complaint about what the value means.

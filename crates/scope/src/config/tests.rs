@@ -67,6 +67,15 @@ fn the_example_is_valid_once_switched_on_and_mentions_every_key() {
         has(&["time", clock]);
     }
     has(&["ceiling", REQUESTS]);
+    for key in plugin::PLUGIN_KEYS {
+        assert!(
+            document["plugin"][0].as_table().unwrap().contains_key(key),
+            "{key}"
+        );
+    }
+    for word in plugin::MODES.iter().chain(&plugin::ON_ERROR) {
+        assert!(EXAMPLE.contains(&format!("\"{word}\"")), "{word}");
+    }
     for word in SCOPE_WORDS {
         assert!(EXAMPLE.contains(&format!("\"{word}\"")), "{word}");
     }
@@ -164,7 +173,7 @@ fn complaints_say_where_and_what_would_be_right() {
         (
             "xyz = 1",
             "husk.toml:1:1: `xyz` is not a key of the configuration; use one of scopes, \
-             containers, time, ceiling",
+             containers, time, ceiling, plugin, seccomp-profiles",
         ),
         (
             "[scopes]\nuts = 'contianer'",
@@ -273,4 +282,67 @@ proptest! {
         }
         let _ = Config::parse("husk.toml", &example);
     }
+}
+
+#[test]
+fn a_plugin_has_defaults_and_settings_as_json() {
+    let config = parse(
+        "[[plugin]]\nname = \"gate\"\npath = \"/p.wasm\"\n\
+         [plugin.settings]\nallow = [\"sh\", 1, true]\nnested.deep = 1.5\n\
+         [[plugin]]\nname = \"watch\"\npath = \"/w.wasm\"\nmode = \"monitor\"\non-error = \"ignore\"\n\
+         deadline = \"1s\"\nmemory = \"128MiB\"\n",
+    );
+    let [gate, watch] = &config.plugins[..] else {
+        panic!("two plugins")
+    };
+    assert_eq!((gate.mode, gate.on_error), (Mode::Enforce, OnError::Deny));
+    assert_eq!(gate.deadline, std::time::Duration::from_millis(50));
+    assert_eq!(gate.memory, 64 << 20);
+    assert_eq!(
+        gate.settings,
+        r#"{"allow":["sh",1,true],"nested":{"deep":1.5}}"#
+    );
+    assert_eq!(
+        (watch.mode, watch.on_error),
+        (Mode::Monitor, OnError::Ignore)
+    );
+    assert_eq!(watch.deadline, std::time::Duration::from_secs(1));
+    assert_eq!(watch.memory, 128 << 20);
+    assert_eq!(watch.settings, "{}");
+}
+
+#[test]
+fn a_bad_plugin_table_says_what_is_wrong() {
+    let with = |rest: &str| {
+        complaint(&format!(
+            "[[plugin]]\nname = \"gate\"\npath = \"/p.wasm\"\n{rest}"
+        ))
+    };
+    assert_eq!(
+        complaint("[[plugin]]\nname = \"gate\"\n"),
+        "husk.toml:1:1: [[plugin]] needs the key `path`"
+    );
+    for (rest, words) in [
+        ("pathe = \"/x\"", "did you mean `path`?"),
+        ("mode = \"enforced\"", "did you mean `enforce`?"),
+        ("deadline = \"6s\"", "from \"1ms\" to \"5s\""),
+        ("deadline = \"-1s\"", "from \"1ms\" to \"5s\""),
+        ("memory = \"64MB\"", "not a size"),
+        ("sha256 = \"abc\"", "64 hexadecimal digits"),
+        (
+            "settings.when = 2026-01-01",
+            "something that JSON can express",
+        ),
+        (
+            "[[plugin]]\nname = \"gate\"\npath = \"/q.wasm\"",
+            "two plugins are called `gate`",
+        ),
+    ] {
+        let complaint = with(rest);
+        assert!(complaint.contains(words), "{rest}: {complaint}");
+    }
+    assert!(
+        complaint("[[plugin]]\nname = \"a\"\npath = \"p.wasm\"").contains("not an absolute path")
+    );
+    assert!(complaint("[seccomp-profiles]\nstrict = 1").contains("must be a path in quotes"));
 }

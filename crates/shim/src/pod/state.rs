@@ -6,7 +6,7 @@
 //! place, and tested with random interleavings, no root and no kernel.
 //!
 //! A request's [`Token`] is answered exactly once, by an [`Effect::Reply`] or by the runner of the
-//! one effect that carries it.
+//! one other effect that carries it.
 mod container;
 mod sandbox;
 #[cfg(test)]
@@ -16,8 +16,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use container::Container;
+pub(crate) use container::finished;
 use sandbox::Sandbox;
 pub(crate) use sandbox::SandboxLife;
+
+use husk_sandbox::cgroup::Stats;
 
 use crate::failure::Failure;
 
@@ -73,6 +76,8 @@ pub(crate) struct Exit {
 pub(crate) enum Event {
     /// Someone asks for something.
     Request(Token, Request),
+    /// Who waited for an end no longer does; other requests are answered all the same.
+    Left(Token),
     /// The outcome of [`Effect::Make`].
     Made(ProcessId, Result<Made, Failure>),
     /// The outcome of [`Effect::Start`].
@@ -171,7 +176,7 @@ pub(crate) enum Action {
 }
 
 /// What must now be done, in the order given.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Effect {
     /// Answer a request.
     Reply(Token, Result<Reply, Failure>),
@@ -209,12 +214,13 @@ pub(crate) enum Effect {
     MakeSandbox,
     /// End the holder, unpin and unmount. Then [`Event::SandboxUndone`].
     UndoSandbox,
-    /// End the shim.
-    Exit,
+    /// Give back what the pod still holds, answer, end the shim. In this order: once answered,
+    /// containerd calls `delete`, which ends what it finds of the shim.
+    Exit(Vec<Token>),
 }
 
 /// An answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Reply {
     /// It is done.
     Done,
@@ -231,6 +237,10 @@ pub(crate) enum Reply {
     State(View),
     /// Where the sandbox is in its life.
     Sandbox(SandboxView),
+    /// The container's pids, each with the exec that it is, if it is one.
+    Pids(Vec<(i32, Option<String>)>),
+    /// Its cgroup's numbers.
+    Stats(Box<Stats>),
 }
 
 /// What containerd is told (contract 33). The runner adds what only it knows.
@@ -339,6 +349,10 @@ impl State {
         let out = &mut effects;
         match event {
             Event::Request(token, request) => self.request(token, request, out),
+            Event::Left(token) => {
+                self.forget_waiter(token);
+                self.sandbox.forget_waiter(token);
+            }
             Event::Made(process, result) => self.made(&process, result, out),
             Event::Started(container, result) => self.started(&container, result, out),
             Event::Exited(process, exit) => self.exited(&process, exit, out),
@@ -360,6 +374,11 @@ impl State {
             .get(container)
             .map(|found| found.views(container))
             .unwrap_or_default()
+    }
+
+    /// Whether nothing lives in the pod (contract 24).
+    pub(crate) fn is_idle(&self) -> bool {
+        self.containers.is_empty() && self.sandbox.is_absent()
     }
 
     /// The containers' ids.
@@ -398,10 +417,11 @@ impl State {
 
     /// `Shutdown` comes after every task's delete; it is ignored while the pod lives (contract 24).
     fn shutdown(&mut self, token: Token, out: &mut Effects) -> Result<(), Failure> {
-        out.push(Effect::Reply(token, Ok(Reply::Done)));
-        if self.containers.is_empty() && self.sandbox.is_absent() {
-            out.push(Effect::Exit);
-        }
+        out.push(if self.is_idle() {
+            Effect::Exit(vec![token])
+        } else {
+            Effect::Reply(token, Ok(Reply::Done))
+        });
         Ok(())
     }
 }

@@ -5,23 +5,22 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use tar::EntryType;
-use tempfile::TempDir;
-
 use super::build::{Blobs, Tar, busybox, write_files};
+use super::scratch::Scratch;
 use super::tree::tree;
 use crate::image::{Image, ImageError, Pull, Quiet, Rootfs, Source, Store};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use tar::EntryType;
 
 /// A store, and images made for it.
 struct Room {
-    dir: TempDir,
+    dir: Scratch,
     store: Store,
 }
 
 impl Room {
     fn new() -> Self {
-        let dir = TempDir::new().unwrap();
+        let dir = Scratch::new();
         let store = Store::open(dir.path().join("images")).unwrap();
         Self { dir, store }
     }
@@ -106,19 +105,20 @@ async fn every_attribute_is_kept() {
         .add(dir, &[])
         .file("var/inside", b"changes the time of var")
         .pax(&[
-            ("SCHILY.xattr.user.colour", b"blue"),
+            ("SCHILY.xattr.trusted.colour", b"blue"),
             ("SCHILY.xattr.trusted.overlay.redirect", b"/etc"),
             ("mtime", b"1600000000.25"),
         ])
         .add(owned, b"su")
         .link(EntryType::Link, "bin/again", "./bin/su")
         .add(of_nobody, &[])
+        .pax(&[("SCHILY.xattr.user.lost", b"a fifo has none")])
         .add(Tar::header("pipe", EntryType::Fifo, 0o640), &[])
         .device(EntryType::Char, "dev/null", 1, 3)
         .device(EntryType::Block, "dev/loop7", 7, 7)
         .done();
     let tree = unpacked(tar).await;
-    let su = r#"file "su" x2 4755 12:34 @1600000000.250000000 user.colour=blue"#;
+    let su = r#"file "su" x2 4755 12:34 @1600000000.250000000 trusted.colour=blue"#;
     let expected = [
         ("", "dir 711 0:0 @1600000000.000000000"),
         ("bin/again", su),
@@ -180,7 +180,7 @@ async fn marks_of_deletion_become_those_of_overlayfs() {
 
 #[tokio::test]
 async fn nothing_is_made_outside_of_the_layer() {
-    let outside = TempDir::new().unwrap();
+    let outside = Scratch::new();
     let canary = outside.path().join("canary");
     fs::write(&canary, b"alive").unwrap();
     let out = outside.path().to_str().unwrap();
@@ -276,7 +276,6 @@ async fn nothing_is_made_outside_of_the_layer() {
 /// Three layers that add, replace and delete in every way.
 fn three_layers() -> [Vec<u8>; 3] {
     let one = Tar::new()
-        .dir("./")
         .dir("keep/")
         .file("keep/a", b"1")
         .dir("drop/")
@@ -287,7 +286,14 @@ fn three_layers() -> [Vec<u8>; 3] {
         .file("hide/a", b"1")
         .file("swap", b"a file")
         .dir("turn/")
-        .file("turn/a", b"1");
+        .file("turn/a", b"1")
+        .dir("late/")
+        .file("late/old", b"1")
+        .dir("late/sub/")
+        .file("late/sub/old", b"1")
+        .dir("keep/late/")
+        .file("keep/late/old", b"1")
+        .file("fresh", b"1");
     let two = Tar::new()
         .dir("keep/")
         .file("keep/b", b"2")
@@ -297,8 +303,17 @@ fn three_layers() -> [Vec<u8>; 3] {
         .file("hide/b", b"2")
         .dir("swap/")
         .file("swap/now", b"a directory")
-        .file("turn", b"a file");
+        .file("turn", b"a file")
+        .dir("late/")
+        .file("late/new", b"2")
+        .file("late/.wh..wh..opq", b"")
+        .dir("keep/late/")
+        .file("keep/late/new", b"2")
+        .file("keep/.wh.late", b"")
+        .file("fresh", b"2")
+        .file(".wh.fresh", b"");
     let three = Tar::new()
+        .add(Tar::header("./", EntryType::Directory, 0o751), &[])
         .dir("drop/")
         .file("drop/c", b"3")
         .dir("keep/")
@@ -320,10 +335,10 @@ async fn an_overlay_and_a_copy_are_the_same() {
     let (kinds, trees): (Vec<_>, Vec<_>) = trees.into_iter().unzip();
     assert_eq!(kinds, ["overlay", "bind"]);
     let names: Vec<_> = trees[0].keys().map(String::as_str).collect();
-    let expected = [
-        "", "drop", "drop/c", "hide", "hide/b", "keep", "keep/b", "swap", "swap/now", "turn",
-    ];
-    assert_eq!(names, expected);
+    let expected = "|drop|drop/c|fresh|hide|hide/b|keep|keep/b|keep/late|keep/late/new|late|late/new\
+         |swap|swap/now|turn";
+    assert_eq!(names.join("|"), expected);
+    assert!(trees[0][""].starts_with("dir 751 "), "{}", trees[0][""]);
     let strip = |tree: &BTreeMap<String, String>| -> BTreeMap<String, String> {
         // The mark is overlayfs' own business, and a copy's directory changes as files go.
         let own = |line: &String| {
@@ -376,7 +391,7 @@ async fn a_program_of_the_image_runs_and_what_it_writes_stays_out_of_the_store()
 
 #[tokio::test]
 async fn a_folder_is_never_written() {
-    let folder = TempDir::new().unwrap();
+    let folder = Scratch::new();
     // A colon, which overlayfs would take for the end of the path.
     let root = folder.path().join("a:b");
     fs::create_dir_all(root.join("etc")).unwrap();

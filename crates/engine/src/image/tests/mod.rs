@@ -5,5 +5,6 @@ mod build;
 mod layers;
 mod layouts;
 mod pulls;
+mod scratch;
 mod server;
 mod tree;

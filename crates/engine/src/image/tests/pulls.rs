@@ -2,17 +2,16 @@
 use std::fs;
 use std::sync::Mutex;
 
-use oci_client::secrets::RegistryAuth;
-use serde_json::json;
-use tempfile::TempDir;
-
-use super::build::{Blobs, Tar, busybox};
+use super::build::{Blobs, Tar};
+use super::scratch::Scratch;
 use super::server::{Mood, Server};
 use crate::image::registry::Registry;
 use crate::image::{Content, Image, ImageError, Progress, Pull, Quiet, Source, Step, Store};
+use oci_client::secrets::RegistryAuth;
+use serde_json::json;
 
-fn store() -> (TempDir, Store) {
-    let dir = TempDir::new().unwrap();
+fn store() -> (Scratch, Store) {
+    let dir = Scratch::new();
     let store = Store::open(dir.path().join("images")).unwrap();
     (dir, store)
 }
@@ -21,7 +20,11 @@ fn store() -> (TempDir, Store) {
 fn demo(mood: Mood) -> Server {
     let mut blobs = Blobs::default();
     let top = Tar::new().file("hello", b"hi").done();
-    let image = blobs.image(&[busybox(), top]);
+    let base = Tar::new()
+        .dir("etc/")
+        .file("etc/motd", &[b'm'; 3000])
+        .done();
+    let image = blobs.image(&[base, top]);
     let other = blobs.image(&[Tar::new().file("other", b"").done()]);
     let index = blobs.index(&[("s390x", &other), ("amd64", &image), ("arm64", &image)]);
     let nothing = blobs.index(&[("s390x", &other)]);
@@ -203,6 +206,18 @@ async fn what_the_registry_answers_is_in_the_error() {
 }
 
 #[tokio::test]
+async fn a_connection_that_breaks_is_tried_again() {
+    let (_dir, store) = store();
+    let server = demo(Mood::Stumbles);
+    get(&store, &server.name("app:one"), Pull::default())
+        .await
+        .unwrap();
+    let mut blobs = server.asked();
+    blobs.retain(|path| path.contains("/blobs/"));
+    assert_eq!(blobs.len(), 6, "{blobs:?}");
+}
+
+#[tokio::test]
 async fn a_registry_that_is_not_there_is_named() {
     let (_dir, store) = store();
     let free = std::net::TcpListener::bind("127.0.0.1:0")
@@ -242,7 +257,7 @@ async fn logins_and_tokens_are_sent() {
 
 #[tokio::test]
 async fn two_that_want_one_image_download_it_once() {
-    let dir = TempDir::new().unwrap();
+    let dir = Scratch::new();
     let server = demo(Mood::Slow);
     let name = server.name("app:v1");
     let pulls: Vec<_> = (0..4)

@@ -17,6 +17,8 @@ pub(super) enum Mood {
     Alters,
     /// Blobs end halfway, though their length was announced in full.
     Truncates,
+    /// The first answer for each blob ends halfway.
+    Stumbles,
     /// Blobs are longer than their descriptors say.
     Adds,
     /// Everything is answered with 500.
@@ -89,14 +91,19 @@ impl State {
             .map_while(Result::ok)
             .take_while(|line| !line.is_empty())
             .find_map(|line| line.strip_prefix("authorization: ").map(str::to_owned));
-        self.log.lock().unwrap().push(path.clone());
+        let again = {
+            let mut log = self.log.lock().unwrap();
+            log.push(path.clone());
+            log.iter().filter(|asked| **asked == path).count() > 1
+        };
         let (status, headers, body) = self.answer(&path, login.as_deref());
         let mut body = body;
         let mut length = body.len();
         if path.contains("/blobs/") && status.starts_with("200") {
             match self.mood {
                 Mood::Alters => *body.last_mut().unwrap() ^= 1,
-                Mood::Truncates => body.truncate(length / 2),
+                Mood::Stumbles if again => {}
+                Mood::Truncates | Mood::Stumbles => body.truncate(length / 2),
                 Mood::Adds => {
                     body.push(b'!');
                     length += 1;

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use husk_plugin_host::artifact::{self, Cache};
 use husk_plugin_host::subject::{Container, Pod, Question};
 use husk_plugin_host::{Host, Plugin, Settings};
+use husk_scope::config::{self, Mode, OnError};
 use husk_scope::{Scope, Scopes};
 use oci_spec::runtime::{Process, Spec};
 
@@ -77,11 +78,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn with(json: String) -> Settings {
+fn with(settings: String) -> Settings {
     Settings {
-        name: "measured".to_owned(),
-        json,
-        ..Settings::default()
+        config: config::Plugin {
+            name: "measured".to_owned(),
+            path: "measured.wasm".into(),
+            sha256: None,
+            mode: Mode::Enforce,
+            on_error: OnError::Deny,
+            deadline: Duration::from_millis(50),
+            memory: 64 << 20,
+            settings,
+        },
+        seccomp_profiles: Arc::default(),
     }
 }
 

@@ -4,7 +4,7 @@ use oci_spec::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxNetwork, LinuxResources, LinuxThrottleDevice,
 };
 
-use super::{Write, page_size, rdma};
+use super::{Write, huge_pages, rdma};
 use crate::cgroup::error::{Error, Result};
 
 /// What to write.
@@ -32,19 +32,12 @@ pub(in crate::cgroup) fn writes(resources: &LinuxResources) -> Result<Vec<Write>
         block_io(given, &mut writes);
     }
     for limit in resources.hugepage_limits().iter().flatten() {
-        let file = format!("hugetlb.{}", page_size(limit.page_size())?);
-        writes.push(Write::new(
-            "hugetlb",
-            format!("{file}.limit_in_bytes"),
-            limit.limit(),
-        ));
-        let reserved = Write::new(
-            "hugetlb",
-            format!("{file}.rsvd.limit_in_bytes"),
-            limit.limit(),
-        );
-        // Reserved pages are counted apart since Linux 5.7.
-        writes.push(reserved.optional());
+        huge_pages(
+            limit,
+            "limit_in_bytes",
+            &limit.limit().to_string(),
+            &mut writes,
+        )?;
     }
     if let Some(given) = resources.network() {
         network(given, &mut writes);
@@ -62,7 +55,7 @@ fn memory(memory: &LinuxMemory, writes: &mut Vec<Write>) {
         writes.push(Write::new("memory", "memory.memsw.limit_in_bytes", swap));
     } else if limit.is_some_and(|limit| limit < 0) {
         // No limit of memory and one of memory and swap together exclude each other.
-        writes.push(Write::new("memory", "memory.memsw.limit_in_bytes", -1).optional());
+        writes.push(Write::new("memory", "memory.memsw.limit_in_bytes", -1).optional_if(true));
     }
     for (file, value) in [
         ("memory.limit_in_bytes", limit),

@@ -2,7 +2,7 @@
 
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
 
-use super::{PERIOD, Write, or_max, page_size, rdma};
+use super::{PERIOD, Write, huge_pages, or_max, rdma};
 use crate::cgroup::error::{Error, Result};
 
 /// What to write; `cpu_max` is what `cpu.max` of the cgroup says now, if it is there.
@@ -24,11 +24,7 @@ pub(in crate::cgroup) fn writes(
         block_io(given, &mut writes);
     }
     for limit in resources.hugepage_limits().iter().flatten() {
-        let size = page_size(limit.page_size())?;
-        let value = or_max(limit.limit());
-        writes.push(Write::new("hugetlb", format!("hugetlb.{size}.max"), &value));
-        // Reserved pages are counted apart since Linux 5.7.
-        writes.push(Write::new("hugetlb", format!("hugetlb.{size}.rsvd.max"), value).optional());
+        huge_pages(limit, "max", &or_max(limit.limit()), &mut writes)?;
     }
     for (device, limit) in resources.rdma().iter().flatten() {
         writes.push(Write::new("rdma", "rdma.max", rdma(device, limit)));
@@ -42,8 +38,7 @@ fn memory(memory: &LinuxMemory, writes: &mut Vec<Write>) -> Result<()> {
     if let Some(swap) = swap(limit, memory.swap().filter(|swap| *swap != 0))? {
         let write = Write::new("memory", "memory.swap.max", or_max(swap));
         // A kernel that cannot swap keeps to no swap, and to any, by itself.
-        let indifferent = swap <= 0;
-        writes.push(if indifferent { write.optional() } else { write });
+        writes.push(write.optional_if(swap <= 0));
     }
     if let Some(limit) = limit {
         writes.push(Write::new("memory", "memory.max", or_max(limit)));

@@ -590,7 +590,6 @@ impl State {
         let frozen = container.freezer == Freezer::Frozen;
         let life = self.process(&id)?.life;
         match life {
-            // runc's words: containerd and its clients look for them.
             Life::Stopped(_) => return Err(finished(&id)),
             _ if ended => return Err(finished(&id)),
             Life::Added | Life::Making => {
@@ -755,6 +754,16 @@ impl State {
         }
     }
 
+    /// Forgets someone who waited for the end of a process.
+    pub(super) fn forget_waiter(&mut self, token: Token) {
+        for container in self.containers.values_mut() {
+            let processes = container.execs.values_mut().chain([&mut container.init]);
+            for process in processes {
+                process.waiters.retain(|waiter| *waiter != token);
+            }
+        }
+    }
+
     /// Ends every process of the pod.
     pub(super) fn kill_containers(&mut self, out: &mut Effects) {
         for (id, container) in &mut self.containers {
@@ -803,8 +812,9 @@ fn kill_init(process: &ProcessId) -> Effect {
     }
 }
 
-fn finished(id: &ProcessId) -> Failure {
-    Failure::not_found(format!("{id}: process already finished"))
+/// runc's words: containerd's clients look for them.
+pub(crate) fn finished(id: &ProcessId) -> Failure {
+    Failure::not_found(format!("{id}: process already finished: not found"))
 }
 
 impl std::fmt::Display for Status {

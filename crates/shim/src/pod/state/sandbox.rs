@@ -74,6 +74,10 @@ impl Sandbox {
         Ok(())
     }
 
+    pub(super) fn forget_waiter(&mut self, token: Token) {
+        self.waiters.retain(|waiter| *waiter != token);
+    }
+
     fn stopped(&mut self, exit: Exit, out: &mut Effects) {
         self.life = SandboxLife::Stopped(exit);
         out.push(Effect::Save);
@@ -284,10 +288,8 @@ impl State {
 
     fn remove_sandbox(&mut self, out: &mut Effects) {
         self.sandbox.life = SandboxLife::Absent;
-        for token in self.sandbox.removers.drain(..) {
-            out.push(Effect::Reply(token, Ok(Reply::Done)));
-        }
-        out.push(Effect::Exit);
+        let removers = std::mem::take(&mut self.sandbox.removers);
+        out.push(Effect::Exit(removers));
     }
 
     pub(super) fn sandbox_not_removed(&mut self, failure: &Failure, out: &mut Effects) {

@@ -1,0 +1,225 @@
+//! `husk exec`.
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::{fs, io};
+
+use anyhow::{Context as _, Result, bail};
+use husk_engine::pod::{self, Control, Exec, Paths, Request};
+use husk_engine::shim::{Shim, address_of};
+use husk_scope::record::{self, STATE_DIR};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, stdin};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::terminal::{self, Raw};
+
+/// Run a command in a container of a running pod.
+///
+/// Pods made by containerd with husk's shim are named by their sandbox's id, or its beginning. The
+/// exit status is the command's.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Name, id, or the beginning of one
+    pod: String,
+    /// The container [default: the pod's only or last one]
+    #[arg(short, long)]
+    container: Option<String>,
+    /// Pass stdin on
+    #[arg(short, long)]
+    interactive: bool,
+    /// Give the command a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// The command
+    #[arg(required = true, last = true)]
+    command: Vec<String>,
+}
+
+/// A container to run something in.
+struct Target {
+    address: String,
+    version: u32,
+    container: String,
+    bundle: PathBuf,
+}
+
+pub(crate) fn run(paths: &Paths, args: &Args) -> Result<ExitCode> {
+    let target = target(paths, args)?;
+    // Before the terminal is raw, so that what goes wrong until then can be read.
+    let raw = if args.tty { Some(Raw::set()?) } else { None };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let ran = runtime.block_on(execute(paths, target, args));
+    drop(raw);
+    // A read of stdin cannot be cancelled and must not keep the command from ending.
+    runtime.shutdown_background();
+    Ok(ExitCode::from(u8::try_from(ran?).unwrap_or(u8::MAX)))
+}
+
+fn target(paths: &Paths, args: &Args) -> Result<Target> {
+    match pod::Record::find(paths, &args.pod) {
+        Ok(record) => own(paths, &record, args),
+        Err(pod::Error::NoSuchPod(_)) => containerds(args),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn own(paths: &Paths, record: &pod::Record, args: &Args) -> Result<Target> {
+    let names = record
+        .containers
+        .iter()
+        .map(|container| container.name.as_str());
+    let name = choose(&record.name, names.collect(), args.container.as_deref())?;
+    let container = record
+        .containers
+        .iter()
+        .find(|container| container.name == name);
+    let Some(container) = container.filter(|container| container.status == pod::Status::Running)
+    else {
+        bail!(
+            "container {name} of pod {} does not run; see `husk ps`",
+            record.name
+        );
+    };
+    Ok(Target {
+        address: record.address.clone(),
+        version: record.version,
+        container: container.id.clone(),
+        bundle: paths.bundle(&record.id, &container.id),
+    })
+}
+
+/// A pod that containerd made with husk's shim: its record says where the shim listens.
+fn containerds(args: &Args) -> Result<Target> {
+    let found: Vec<_> = records(Path::new(STATE_DIR), &args.pod).collect();
+    let [pod] = found.as_slice() else {
+        let error = if found.is_empty() {
+            pod::Error::NoSuchPod(args.pod.clone())
+        } else {
+            let names = found.iter().map(|pod| pod.id.clone()).collect();
+            pod::Error::Ambiguous {
+                wanted: args.pod.clone(),
+                names,
+            }
+        };
+        return Err(error.into());
+    };
+    let names = pod
+        .containers
+        .iter()
+        .map(|container| container.name.as_str())
+        .collect();
+    let name = choose(&args.pod, names, args.container.as_deref())?;
+    let Some(container) = pod
+        .containers
+        .iter()
+        .find(|container| container.name == name)
+    else {
+        bail!("pod {} has no container", args.pod);
+    };
+    Ok(Target {
+        address: address_of(&pod.socket),
+        version: 3,
+        container: container.id.clone(),
+        bundle: container.bundle.clone(),
+    })
+}
+
+fn records(state: &Path, wanted: &str) -> impl Iterator<Item = record::Pod> {
+    let children = |directory: &Path| fs::read_dir(directory).into_iter().flatten().flatten();
+    children(state)
+        .flat_map(move |namespace| children(&namespace.path()))
+        .filter_map(|pod| fs::read(pod.path().join(record::FILE)).ok())
+        .filter_map(|text| serde_json::from_slice(&text).ok())
+        .filter(move |pod: &record::Pod| pod.name == wanted || pod.id.starts_with(wanted))
+}
+
+/// The wanted container, or the last: the first ones are init containers.
+fn choose<'a>(pod: &str, names: Vec<&'a str>, wanted: Option<&str>) -> Result<&'a str, pod::Error> {
+    let found = match wanted {
+        Some(wanted) => names.iter().find(|name| **name == wanted),
+        None => names.last(),
+    };
+    found.copied().ok_or_else(|| pod::Error::NoSuchContainer {
+        pod: pod.to_owned(),
+        container: wanted.unwrap_or_default().to_owned(),
+        names: names.iter().map(ToString::to_string).collect(),
+    })
+}
+
+async fn execute(paths: &Paths, target: Target, args: &Args) -> Result<u32> {
+    let shim = Shim::connect(&target.address, target.version).await?;
+    fs::create_dir_all(&paths.state)
+        .with_context(|| format!("cannot make {}", paths.state.display()))?;
+    let request = Request {
+        container: target.container,
+        bundle: target.bundle,
+        args: args.command.clone(),
+        stdin: args.interactive,
+        terminal: args.tty,
+    };
+    let mut exec = Exec::start(shim.task(), &request, &paths.state).await?;
+    let control = exec.control();
+    if let Some(to) = exec.stdin.take() {
+        let control = control.clone();
+        tokio::spawn(async move {
+            if let Err(error) = copy_stdin(to, &control).await {
+                log::debug!("stdin: {error}");
+            }
+        });
+    }
+    if args.tty {
+        tokio::spawn(follow_size(control.clone()));
+    }
+    let stderr = async {
+        match exec.stderr.take() {
+            Some(from) => copy(from, tokio::io::stderr()).await,
+            None => Ok(()),
+        }
+    };
+    let (out, err, exit) = tokio::join!(
+        copy(exec.stdout, tokio::io::stdout()),
+        stderr,
+        control.wait()
+    );
+    let exit = exit?;
+    out.and(err)
+        .context("cannot pass on what the command wrote")?;
+    Ok(exit.code)
+}
+
+/// Copies as things come; a terminal cannot wait for a full buffer.
+async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let count = from.read(&mut buffer).await?;
+        let Some(text) = buffer.get(..count).filter(|text| !text.is_empty()) else {
+            return Ok(());
+        };
+        to.write_all(text).await?;
+        to.flush().await?;
+    }
+}
+
+async fn copy_stdin(to: impl AsyncWrite + Unpin, control: &Control) -> Result<()> {
+    copy(stdin(), to).await?;
+    // The fifo is closed above; the shim must let go of its end too (contract 40).
+    Ok(control.close_stdin().await?)
+}
+
+/// Tells the command's terminal the size of this one, now and whenever it changes.
+async fn follow_size(control: Control) -> Result<()> {
+    if !io::stdout().is_terminal() {
+        return Ok(());
+    }
+    let mut changed = signal(SignalKind::window_change())?;
+    loop {
+        if let Some((width, height)) = terminal::size()
+            && let Err(error) = control.resize(width, height).await
+        {
+            log::debug!("resizing: {error}");
+        }
+        changed.recv().await;
+    }
+}

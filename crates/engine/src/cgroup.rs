@@ -1,0 +1,230 @@
+//! The pod's cgroup: the parent of its containers' cgroups, with the pod's limits.
+//!
+//! In Kubernetes the kubelet makes it; here the engine does.
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::time::{Instant, sleep};
+
+use crate::manifest::{Container, Pod};
+
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// The cgroup that holds those of all pods.
+const PARENT: &str = "husk";
+
+/// The controllers whose limits a manifest can set.
+const CONTROLLERS: [&str; 2] = ["cpu", "memory"];
+
+/// How long killed processes may take to leave their cgroup.
+const DYING: Duration = Duration::from_secs(5);
+
+/// How often it is tried again until then.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Microseconds, the kernel's default period of a CPU limit.
+const PERIOD: u64 = 100_000;
+
+/// Whether the node has the unified hierarchy alone, cgroups(7).
+pub(crate) fn is_v2() -> bool {
+    Path::new(ROOT).join("cgroup.controllers").exists()
+}
+
+/// The cgroup of a pod, as an OCI `cgroupsPath` names it.
+pub(crate) fn of_pod(id: &str) -> String {
+    format!("/{PARENT}/{id}")
+}
+
+/// What the containers may use together; a limit only where each has one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Limits {
+    memory: Option<i64>,
+    /// Thousandths of a core.
+    cpu: Option<u64>,
+}
+
+impl Limits {
+    /// The kubelet's rule: what runs side by side adds up; an init container runs beside the
+    /// sidecars only.
+    pub(crate) fn of(pod: &Pod) -> Self {
+        Self {
+            memory: largest(pod, |container| container.resources.memory_limit),
+            cpu: largest(pod, |container| container.resources.cpu_limit),
+        }
+    }
+}
+
+fn largest<T: Copy + Ord + std::iter::Sum + std::ops::Add<Output = T>>(
+    pod: &Pod,
+    limit: impl Fn(&Container) -> Option<T>,
+) -> Option<T> {
+    let (sidecars, inits): (Vec<_>, Vec<_>) = pod
+        .init_containers
+        .iter()
+        .partition(|container| container.sidecar);
+    let sidecars: T = sidecars.into_iter().map(&limit).sum::<Option<T>>()?;
+    let together: T = pod.containers.iter().map(&limit).sum::<Option<T>>()?;
+    let inits: Option<Vec<T>> = inits.into_iter().map(&limit).collect();
+    inits?
+        .into_iter()
+        .chain([together])
+        .map(|limit| limit + sidecars)
+        .max()
+}
+
+/// Makes the cgroup with its limits.
+///
+/// # Errors
+/// The file and what the kernel answered.
+pub(crate) fn create(path: &str, limits: Limits) -> io::Result<()> {
+    if is_v2() {
+        let root = Path::new(ROOT);
+        make(&in_hierarchy(root, path))?;
+        for parent in [root.to_owned(), root.join(PARENT)] {
+            let enabled = CONTROLLERS
+                .map(|controller| format!("+{controller}"))
+                .join(" ");
+            write(&parent.join("cgroup.subtree_control"), &enabled)?;
+        }
+        let own = in_hierarchy(root, path);
+        if let Some(memory) = limits.memory {
+            write(&own.join("memory.max"), &memory.to_string())?;
+        }
+        if let Some(cpu) = limits.cpu {
+            write(
+                &own.join("cpu.max"),
+                &format!("{} {PERIOD}", cpu * PERIOD / 1000),
+            )?;
+        }
+        return Ok(());
+    }
+    for controller in CONTROLLERS {
+        make(&in_hierarchy(&Path::new(ROOT).join(controller), path))?;
+    }
+    let own = |controller: &str| in_hierarchy(&Path::new(ROOT).join(controller), path);
+    if let Some(memory) = limits.memory {
+        write(
+            &own("memory").join("memory.limit_in_bytes"),
+            &memory.to_string(),
+        )?;
+    }
+    if let Some(cpu) = limits.cpu {
+        write(
+            &own("cpu").join("cpu.cfs_quota_us"),
+            &(cpu * PERIOD / 1000).to_string(),
+        )?;
+    }
+    Ok(())
+}
+
+/// Kills what is still in the cgroup, and removes it and those below it from every hierarchy; no
+/// error if there is none.
+///
+/// # Errors
+/// A cgroup that stays busy for [`DYING`].
+pub(crate) async fn remove(path: &str) -> io::Result<()> {
+    let deadline = Instant::now() + DYING;
+    for hierarchy in hierarchies()? {
+        let cgroup = in_hierarchy(&hierarchy, path);
+        while let Err(error) = remove_tree(&cgroup) {
+            if error.kind() != io::ErrorKind::ResourceBusy || Instant::now() > deadline {
+                return Err(error);
+            }
+            sleep(POLL).await;
+        }
+        // Refused while other pods are in it.
+        let _ = fs::remove_dir(hierarchy.join(PARENT));
+    }
+    Ok(())
+}
+
+fn hierarchies() -> io::Result<Vec<PathBuf>> {
+    let root = PathBuf::from(ROOT);
+    if is_v2() {
+        return Ok(vec![root]);
+    }
+    // Runtimes make the cgroup in every hierarchy they find, and some are symbolic links.
+    fs::read_dir(root)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect()
+}
+
+fn remove_tree(cgroup: &Path) -> io::Result<()> {
+    let Ok(entries) = fs::read_dir(cgroup) else {
+        return Ok(());
+    };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&entry.path())?;
+        }
+    }
+    let pids = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    // 0 stands for a process of another pid namespace; to kill(2) it is the caller's own group.
+    for pid in pids
+        .lines()
+        .filter_map(|pid| pid.parse().ok())
+        .filter(|pid| *pid > 0)
+    {
+        // One that is gone already is what is wanted.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    match fs::remove_dir(cgroup) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(named(cgroup, &error)),
+        _ => Ok(()),
+    }
+}
+
+fn in_hierarchy(hierarchy: &Path, path: &str) -> PathBuf {
+    hierarchy.join(path.trim_start_matches('/'))
+}
+
+fn make(cgroup: &Path) -> io::Result<()> {
+    let made = fs::create_dir_all(cgroup).or_else(|error| match error.kind() {
+        // The last pod before this one has just taken the parent away.
+        io::ErrorKind::NotFound => fs::create_dir_all(cgroup),
+        _ => Err(error),
+    });
+    made.map_err(|error| named(cgroup, &error))
+}
+
+fn write(file: &Path, value: &str) -> io::Result<()> {
+    fs::write(file, value).map_err(|error| named(file, &error))
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::parse;
+
+    fn limits(spec: &str) -> Limits {
+        let text = format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec: {spec}\n");
+        Limits::of(&parse("pod.yaml", &text, "uid").unwrap())
+    }
+
+    #[test]
+    fn limits_add_up_where_every_container_has_one() {
+        let a = "{name: a, image: i, resources: {limits: {memory: 2Mi, cpu: 1}}}";
+        let b = "{name: b, image: i, resources: {limits: {memory: 1Mi}}}";
+        let both = limits(&format!("{{containers: [{a}, {b}]}}"));
+        assert_eq!(
+            both,
+            Limits {
+                memory: Some(3 << 20),
+                cpu: None
+            }
+        );
+        let init = "{name: c, image: i, resources: {limits: {memory: 9Mi}}}";
+        let with_init = limits(&format!(
+            "{{containers: [{a}, {b}], initContainers: [{init}]}}"
+        ));
+        assert_eq!(with_init.memory, Some(9 << 20));
+    }
+}

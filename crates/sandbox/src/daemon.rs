@@ -1,0 +1,66 @@
+//! What the shim needs of the kernel to become a daemon.
+use std::io;
+
+use nix::unistd::ForkResult;
+
+/// On which side of [`fork`] this process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The process that called, with the pid of its copy.
+    Parent(i32),
+    /// Its copy.
+    Child,
+}
+
+/// Forks a process that has one thread, so that the copy may do anything the original could.
+///
+/// # Errors
+/// More than one thread (the copy would inherit locks that nobody releases), or what fork(2) says.
+pub fn fork() -> io::Result<Side> {
+    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    if threads != 1 {
+        return Err(io::Error::other(format!(
+            "a process with {threads} threads cannot be forked safely"
+        )));
+    }
+    // SAFETY: there is no other thread, so no lock or allocator state is caught half-way.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(Side::Parent(child.as_raw())),
+        ForkResult::Child => Ok(Side::Child),
+    }
+}
+
+/// Gives this process, and those it will fork, a core scheduling cookie of their own: they share
+/// a core's hyperthreads with nobody else. See the kernel's `admin-guide/hw-vuln/core-scheduling`.
+///
+/// # Errors
+/// `EINVAL` without `CONFIG_SCHED_CORE`, `ENODEV` without simultaneous multithreading.
+pub fn own_cores() -> io::Result<()> {
+    // SAFETY: takes numbers only, changes nothing in this process's memory.
+    let result = unsafe {
+        libc::prctl(
+            libc::PR_SCHED_CORE,
+            libc::PR_SCHED_CORE_CREATE,
+            0,
+            libc::PR_SCHED_CORE_SCOPE_THREAD_GROUP,
+            0,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_threaded_process_is_not_forked() {
+        // The test harness itself has a thread per test, and its main one.
+        let error = fork().unwrap_err();
+        assert!(error.to_string().contains("threads"), "{error}");
+    }
+}

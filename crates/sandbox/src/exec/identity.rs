@@ -1,0 +1,82 @@
+//! Who a process is and what it may do: ids, groups, capabilities, seccomp.
+use std::fs;
+
+use libcontainer::capabilities::{drop_privileges, reset_effective};
+use libcontainer::syscall::syscall::create_syscall;
+use nix::sys::prctl;
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use oci_spec::runtime::{Capabilities, LinuxCapabilities, LinuxSeccomp, Process};
+
+use crate::zygote::{Doing, JobError};
+
+/// Becomes root of the user namespace that was just joined.
+pub(super) fn become_root() -> Result<(), JobError> {
+    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+    setresgid(gid, gid, gid)
+        .and_then(|()| setresuid(uid, uid, uid))
+        .doing(|| "become root of the container's user namespace")
+}
+
+/// Takes on the user and groups of a process, and keeps its capabilities meanwhile.
+pub(super) fn become_user(process: &Process) -> Result<(), JobError> {
+    let user = process.user();
+    set_groups(user.additional_gids().as_deref().unwrap_or_default())?;
+    prctl::set_keepcaps(true).doing(|| "keep capabilities")?;
+    let gid = Gid::from_raw(user.gid());
+    setresgid(gid, gid, gid).doing(|| format!("become group {gid}"))?;
+    let uid = Uid::from_raw(user.uid());
+    setresuid(uid, uid, uid).doing(|| format!("become user {uid}"))?;
+    prctl::set_keepcaps(false).doing(|| "stop keeping capabilities")?;
+    reset_effective(&*create_syscall())
+        .map_err(|error| JobError::failed(format!("cannot raise capabilities: {error}")))
+}
+
+fn set_groups(gids: &[u32]) -> Result<(), JobError> {
+    let denied = fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny");
+    if denied {
+        return if gids.is_empty() {
+            Ok(())
+        } else {
+            Err(JobError::invalid(
+                "process.user.additionalGids cannot be set: the user namespace denies setgroups(2)",
+            ))
+        };
+    }
+    let gids: Vec<Gid> = gids.iter().copied().map(Gid::from_raw).collect();
+    setgroups(&gids).doing(|| format!("set the supplementary groups {gids:?}"))
+}
+
+/// Leaves the capabilities that the spec names; a set that it does not name is empty.
+pub(super) fn drop_capabilities(process: &Process) -> Result<(), JobError> {
+    let named = process.capabilities().clone().unwrap_or_default();
+    let asked = process.capabilities().is_some();
+    let set = |set: &Option<Capabilities>| {
+        Some(if asked {
+            set.clone().unwrap_or_default()
+        } else {
+            Capabilities::default()
+        })
+    };
+    let mut sets = LinuxCapabilities::default();
+    sets.set_bounding(set(named.bounding()));
+    sets.set_effective(set(named.effective()));
+    sets.set_permitted(set(named.permitted()));
+    sets.set_inheritable(set(named.inheritable()));
+    sets.set_ambient(set(named.ambient()));
+    drop_privileges(&sets, &*create_syscall())
+        .map_err(|error| JobError::failed(format!("cannot drop capabilities: {error}")))
+}
+
+pub(super) fn load_seccomp(profile: Option<&LinuxSeccomp>) -> Result<(), JobError> {
+    let Some(profile) = profile else {
+        return Ok(());
+    };
+    libcontainer::seccomp::initialize_seccomp(profile).map_err(|error| {
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+        JobError::failed(format!(
+            "cannot load the seccomp profile: {error}{}",
+            cause.unwrap_or_default()
+        ))
+    })?;
+    Ok(())
+}

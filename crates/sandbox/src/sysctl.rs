@@ -1,0 +1,112 @@
+//! Sysctls that belong to a namespace.
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::zygote::{Doing, JobError};
+
+/// The kernel keeps these of `kernel.*` in the IPC namespace; see ipc_namespaces(7).
+const OF_IPC: [&str; 12] = [
+    "auto_msgmni",
+    "msg_next_id",
+    "msgmax",
+    "msgmnb",
+    "msgmni",
+    "sem",
+    "sem_next_id",
+    "shm_next_id",
+    "shm_rmid_forced",
+    "shmall",
+    "shmmax",
+    "shmmni",
+];
+
+/// Writes a sysctl in the namespaces this process is in. `ours` are the kinds, as in
+/// `/proc/PID/ns`, that are not the node's: a sysctl of any other would change the node.
+pub(crate) fn write(name: &str, value: &str, ours: &[&str]) -> Result<(), JobError> {
+    let parts = split(name)
+        .ok_or_else(|| JobError::invalid(format!("{name:?} is not the name of a sysctl")))?;
+    let kind = kind_of(&parts).ok_or_else(|| {
+        JobError::invalid(format!(
+            "the sysctl {name} belongs to no namespace: set it on the node"
+        ))
+    })?;
+    if !ours.contains(&kind) {
+        return Err(JobError::invalid(format!(
+            "the sysctl {name} would change the node: the {kind} namespace is not the pod's own"
+        )));
+    }
+    let path: PathBuf = Path::new("/proc/sys").join(parts.iter().collect::<PathBuf>());
+    fs::write(&path, value).doing(|| format!("set the sysctl {name} to {value:?}"))
+}
+
+/// The parts of a name, whose separator is the first of `.` and `/` in it, as for sysctl(8): the
+/// other may then be part of a part, as in `net.ipv4.conf.eth0/1.forwarding`.
+fn split(name: &str) -> Option<Vec<String>> {
+    let separator = name.chars().find(|c| matches!(c, '.' | '/'))?;
+    let parts: Vec<String> = name
+        .split(separator)
+        .map(|part| {
+            if separator == '.' {
+                part.replace('/', ".")
+            } else {
+                part.to_owned()
+            }
+        })
+        .collect();
+    let is_plain =
+        |part: &String| !matches!(part.as_str(), "" | "." | "..") && !part.contains('\0');
+    parts.iter().all(is_plain).then_some(parts)
+}
+
+/// The kind of namespace a sysctl belongs to.
+fn kind_of(parts: &[String]) -> Option<&'static str> {
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    match parts.as_slice() {
+        ["net", ..] => Some("net"),
+        ["kernel", "hostname" | "domainname"] => Some("uts"),
+        ["kernel", name] if OF_IPC.contains(name) => Some("ipc"),
+        ["fs", "mqueue", ..] => Some("ipc"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_sysctl_does() {
+        assert_eq!(
+            split("net.ipv4.ip_forward").unwrap(),
+            ["net", "ipv4", "ip_forward"]
+        );
+        assert_eq!(
+            split("net/ipv4/conf/eth0.1/x").unwrap(),
+            ["net", "ipv4", "conf", "eth0.1", "x"]
+        );
+        assert_eq!(
+            split("net.conf.eth0/1.x").unwrap(),
+            ["net", "conf", "eth0.1", "x"]
+        );
+        for wrong in ["", "net", "net..x", "net/../x", "/net/x", "net./.x"] {
+            assert!(split(wrong).is_none(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_would_change_the_node_is_refused() {
+        let all = ["net", "ipc", "uts"];
+        for (name, ours) in [
+            ("vm.swappiness", &all[..]),
+            ("kernel.panic", &all),
+            ("kernel.shmmax.x", &all),
+            ("net.ipv4.ip_forward", &["ipc", "uts"]),
+            ("kernel.shmmax", &["net"]),
+            ("fs.mqueue.msg_max", &["net"]),
+            ("kernel.domainname", &["net"]),
+        ] {
+            let error = write(name, "1", ours).unwrap_err();
+            assert!(error.message.contains(name), "{error}");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The shim's children: those that someone watches, and orphans, which nobody does (contract 46).
+use std::collections::HashSet;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use husk_sandbox::process;
+use log::{debug, warn};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::lock;
+
+/// Tells the children that someone watches by pidfd from orphans that were handed to this
+/// subreaper.
+#[derive(Debug, Default)]
+pub(crate) struct Children {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    watched: HashSet<i32>,
+    /// Jobs of the zygote under way: what they make is a child that nobody watches yet.
+    jobs: usize,
+}
+
+impl Children {
+    /// Reaps orphans from now on.
+    ///
+    /// # Errors
+    /// SIGCHLD cannot be listened to.
+    pub(super) fn reap_from_now_on(self: &Arc<Self>) -> io::Result<()> {
+        let mut ended = signal(SignalKind::child())?;
+        let children = Arc::clone(self);
+        tokio::spawn(async move {
+            while ended.recv().await.is_some() {
+                children.reap_orphans();
+            }
+        });
+        Ok(())
+    }
+
+    /// A job of the zygote begins.
+    pub(super) fn begin_job(&self) {
+        lock(&self.inner).jobs += 1;
+    }
+
+    /// A job of the zygote has ended, and has made this process.
+    pub(super) fn end_job(&self, made: Option<i32>) {
+        let mut inner = lock(&self.inner);
+        inner.watched.extend(made);
+        inner.jobs = inner.jobs.saturating_sub(1);
+        drop(inner);
+        self.reap_orphans();
+    }
+
+    /// Leaves this child to someone who watches it.
+    pub(crate) fn claim(&self, pid: i32) {
+        lock(&self.inner).watched.insert(pid);
+    }
+
+    /// Takes back a child that was reaped, or that nobody watches any more.
+    pub(crate) fn release(&self, pid: i32) {
+        lock(&self.inner).watched.remove(&pid);
+        self.reap_orphans();
+    }
+
+    fn reap_orphans(&self) {
+        let inner = lock(&self.inner);
+        if inner.jobs > 0 {
+            return;
+        }
+        match process::reap_orphans(&|pid| inner.watched.contains(&pid)) {
+            Ok(0) => {}
+            Ok(count) => debug!("reaped {count} orphans"),
+            Err(error) => warn!("cannot reap orphans: {error}"),
+        }
+    }
+}

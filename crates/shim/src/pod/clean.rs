@@ -1,0 +1,89 @@
+//! Gives back what belonged to an ended process.
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use husk_sandbox::rootfs::unmount_all;
+use tokio::task::spawn_blocking;
+
+use super::container::Container;
+use super::effect::blocking;
+use super::state::ProcessId;
+use super::{Pod, lock};
+use crate::failure::Failure;
+
+/// Drains the process's output; of init also unmounts, removes the cgroup and the directory. May
+/// be done again after a failure.
+pub(super) async fn process(pod: &Arc<Pod>, id: &ProcessId) -> Result<(), Failure> {
+    let Some(container) = pod.container(&id.container) else {
+        return Ok(());
+    };
+    let Some(exec) = &id.exec else {
+        container.init.io.drain().await;
+        self::container(&container).await?;
+        lock(&pod.containers).remove(&id.container);
+        return Ok(());
+    };
+    let process = container.process(Some(exec));
+    if let Some(process) = process {
+        process.io.drain().await;
+    }
+    lock(&container.execs).remove(exec);
+    Ok(())
+}
+
+/// Gives back what a container holds. A slow step holds up nothing else (contract 26, 27).
+async fn container(container: &Container) -> Result<(), Failure> {
+    let failed = |what: String| {
+        let id = container.id.clone();
+        move |error: io::Error| Failure::internal(format!("container {id}: cannot {what}: {error}"))
+    };
+    // What the shim did not mount is not the shim's to unmount.
+    if let Some(known) = container
+        .known
+        .get()
+        .filter(|_| !container.mounts.is_empty())
+    {
+        let rootfs = known.rootfs.clone();
+        let what = format!("unmount {}", rootfs.display());
+        in_background(move || unmount_all(&rootfs))
+            .await
+            .map_err(failed(what))?;
+    }
+    // No more kills to look for: the watch would only see the cgroup go.
+    lock(&container.oom).take();
+    if let Ok(cgroup) = container.cgroup() {
+        blocking(move || cgroup.remove()).await?;
+    }
+    remove_dir(&container.dir).map_err(failed(format!("remove {}", container.dir.display())))
+}
+
+/// Undoes a create that failed. The zygote has undone its own part.
+pub(super) async fn failed_create(pod: &Arc<Pod>, container: &Arc<Container>) {
+    container.init.io.abort().await;
+    if let Some(pidfd) = container.init.pidfd() {
+        // ESRCH: it has ended by itself.
+        let _ = pidfd.signal(9);
+        let _ = super::watch::ended(pidfd).await;
+        pod.children.release(pidfd.pid);
+    }
+    if let Err(error) = self::container(container).await {
+        log::warn!("a failed create leaves something behind: {error}");
+    }
+    lock(&pod.containers).remove(&container.id);
+}
+
+/// Removes a directory and what is in it; gone already is no error.
+pub(super) fn remove_dir(path: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Runs a blocking step on a thread of its own.
+pub(super) async fn in_background<T: Send + 'static>(
+    act: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    spawn_blocking(act).await.map_err(io::Error::other)?
+}

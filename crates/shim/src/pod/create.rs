@@ -1,0 +1,432 @@
+//! Makes a container's init, and lets it execute.
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use husk_sandbox::cgroup::Cgroup;
+use husk_sandbox::process::{Pidfd, start_time};
+use husk_sandbox::zygote::{self, Create, Job};
+use husk_scope::record::{Container as Recorded, Status};
+use husk_scope::{Assignment, Kind, Plan, RequestError, Scope, Scopes, requested};
+use log::warn;
+use oci_spec::runtime::{Mount, MountBuilder, Spec};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+
+use super::container::{Container, Known, Made as MadeProcess, Process};
+use super::namespaces::View;
+use super::spec::{Bundle, HUSK_POD};
+use super::state::{Made, ProcessId};
+use super::{Pod, clean, lock, watch};
+use crate::failure::Failure;
+use crate::io::{Ends, Logger};
+use crate::store::write_atomic;
+
+/// What containers that name the same pod by annotation share, as in Kubernetes.
+const SHARED_BY_ANNOTATION: [Kind; 3] = [Kind::Network, Kind::Ipc, Kind::Uts];
+
+/// Makes a container. After a failure nothing of it is left.
+pub(super) async fn make(pod: &Arc<Pod>, id: &str) -> Result<Made, Failure> {
+    let container = pod.existing(id)?;
+    let made = try_make(pod, &container).await;
+    if made.is_err() {
+        clean::failed_create(pod, &container).await;
+    }
+    made
+}
+
+async fn try_make(pod: &Arc<Pod>, container: &Arc<Container>) -> Result<Made, Failure> {
+    let mut bundle = Bundle::load(&container.bundle)?;
+    pod.learn(&bundle, &container.id);
+    let plan = plan(pod, container, &bundle)?;
+    let known = known(pod, container, &bundle, plan);
+    record(pod, container, &bundle, &known);
+    if bundle.is_sandbox() {
+        pod.make_early().await?;
+    }
+    pod.make_missing(&known.plan).await?;
+    edit(pod, container, &mut bundle, &known)?;
+    let loopback = known.plan.get(Kind::Network).scope == Scope::Container;
+    let shares_pids = !known.plan.owns_pid_namespace();
+    let known = Known {
+        shm: bundle.shm(),
+        ..known
+    };
+    let (stdio, ends) = open_io(pod, container, &container.init).await?;
+    let job = Create {
+        id: container.id.clone(),
+        dir: container.dir.clone(),
+        rootfs: known.rootfs.clone(),
+        mounts: container.mounts.clone(),
+        stdio,
+        driver: known.driver,
+        loopback,
+    };
+    let named = Cgroup::named(known.driver, Some(&known.cgroups_path), &container.id).ok();
+    // Kept from here on, so that a failure is undone with it.
+    let _ = container.known.set(known);
+    let done = pod.jobs.run(Job::Create(job)).await?;
+    let pid = adopt(container, done, ends, named)?;
+    arm_oom_watch(pod, container);
+    watch_init(pod, container);
+    Ok(Made { pid, shares_pids })
+}
+
+/// Decides whose namespaces the container gets.
+fn plan(pod: &Pod, container: &Container, bundle: &Bundle) -> Result<Plan, Failure> {
+    let config = pod.config()?;
+    let view = View {
+        pod,
+        is_first: bundle.is_sandbox() || container.id == pod.id,
+    };
+    let requested = requested(&bundle.spec, &view).map_err(|error| match error {
+        RequestError::Unknown { .. } => Failure::not_found(explained(container, &error)),
+        _ => Failure::invalid(explained(container, &error)),
+    })?;
+    // The pause container is the sandbox, and stays as requested.
+    let assignments = if bundle.is_sandbox() {
+        Vec::new()
+    } else {
+        let mut assigned = config.assignments(&bundle.name(&container.id));
+        assign_by_annotation(bundle, &requested, &mut assigned);
+        assigned
+    };
+    Plan::new(&requested, &assignments, &config.ceiling)
+        .map(|plan| plan.with_offsets(config.offsets))
+        .map_err(|error| Failure::invalid(explained(container, &error)))
+}
+
+/// Containers that name a pod share what Kubernetes' pods share, unless the configuration says
+/// otherwise, or the container asked for the node's or another's.
+fn assign_by_annotation(bundle: &Bundle, requested: &Scopes, assigned: &mut Vec<Assignment>) {
+    if bundle.annotation(HUSK_POD).is_none() || bundle.is_kubernetes() {
+        return;
+    }
+    for kind in SHARED_BY_ANNOTATION {
+        let free = assigned.iter().all(|assignment| assignment.kind != kind);
+        if free && requested[kind] == Scope::Container {
+            assigned.push(Assignment {
+                kind,
+                scope: Scope::Pod,
+                by: format!("annotation {HUSK_POD}"),
+            });
+        }
+    }
+}
+
+fn known(pod: &Pod, container: &Container, bundle: &Bundle, plan: Plan) -> Known {
+    let cgroups_path = bundle.cgroups_path();
+    let linux = bundle.spec.linux().as_ref();
+    Known {
+        name: bundle.name(&container.id),
+        plan,
+        rootfs: bundle.rootfs(!container.mounts.is_empty()),
+        driver: pod.driver(&cgroups_path),
+        cgroups_path,
+        seccomp: linux.and_then(|linux| linux.seccomp().clone()),
+        shm: None,
+    }
+}
+
+/// Puts the container on record, before anything of it exists.
+fn record(pod: &Pod, container: &Container, bundle: &Bundle, known: &Known) {
+    let annotation = |name| bundle.annotation(name).unwrap_or_default().to_owned();
+    let cgroup_parent = pod.pod_cgroup().0;
+    pod.record(|record| {
+        if record.name.is_empty() {
+            record.name = match annotation("io.kubernetes.cri.sandbox-name") {
+                name if name.is_empty() => annotation(HUSK_POD),
+                name => name,
+            };
+            record.kubernetes_namespace = annotation("io.kubernetes.cri.sandbox-namespace");
+            record.uid = annotation("io.kubernetes.cri.sandbox-uid");
+        }
+        if record.cgroup_parent.is_empty() {
+            record.cgroup_parent = cgroup_parent;
+        }
+        record.containers.push(Recorded {
+            id: container.id.clone(),
+            name: known.name.clone(),
+            bundle: container.bundle.clone(),
+            rootfs: known.rootfs.clone(),
+            dir: container.dir.clone(),
+            status: Status::Creating,
+            init: None,
+            execs: std::collections::BTreeMap::new(),
+            cgroups: std::collections::BTreeMap::new(),
+            cgroups_path: known.cgroups_path.clone(),
+            plan: known.plan.clone(),
+            exit: None,
+        });
+    });
+}
+
+/// Makes the spec do what the plan says, and writes it where the zygote reads it.
+fn edit(
+    pod: &Pod,
+    container: &Container,
+    bundle: &mut Bundle,
+    known: &Known,
+) -> Result<(), Failure> {
+    let view = View {
+        pod,
+        is_first: false,
+    };
+    known
+        .plan
+        .edit(&mut bundle.spec, &view)
+        .map_err(|error| match error {
+            husk_scope::EditError::NoNamespace { .. } => {
+                Failure::not_found(explained(container, &error))
+            }
+            _ => Failure::invalid(explained(container, &error)),
+        })?;
+    inject(&mut bundle.spec, &lock(&pod.sandbox).files);
+    let root = bundle.spec.root_mut().as_mut();
+    let root = root.ok_or_else(|| {
+        Failure::invalid(format!("container {}: the spec has no root", container.id))
+    })?;
+    root.set_path(known.rootfs.clone());
+    write(&container.dir, &bundle.spec).map_err(|error| {
+        let dir = container.dir.display();
+        Failure::internal(format!("cannot write the spec to {dir}: {error}"))
+    })
+}
+
+/// Mounts the pod's files where the spec mounts nothing (contract 15).
+fn inject(spec: &mut Spec, files: &[(PathBuf, PathBuf)]) {
+    let read_only = spec
+        .root()
+        .as_ref()
+        .is_some_and(|root| root.readonly().unwrap_or(false));
+    let mode = if read_only { "ro" } else { "rw" };
+    for (destination, source) in files {
+        let mounts = spec.mounts_mut().get_or_insert_default();
+        let taken = |mount: &Mount| mount.destination() == destination;
+        if mounts.iter().any(taken) {
+            continue;
+        }
+        let mount = MountBuilder::default()
+            .destination(destination)
+            .typ("bind")
+            .source(source)
+            .options(["rbind", "rprivate", mode].map(str::to_owned))
+            .build();
+        mounts.extend(mount);
+    }
+}
+
+fn write(dir: &Path, spec: &Spec) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .mode(0o700)
+        .recursive(true)
+        .create(dir)?;
+    let text = serde_json::to_vec(spec)?;
+    write_atomic(&dir.join("config.json"), &text)
+}
+
+/// Opens the process's stdio, with its logging binary if it has one.
+pub(super) async fn open_io(
+    pod: &Pod,
+    container: &Container,
+    process: &Process,
+) -> Result<(zygote::Stdio, Ends), Failure> {
+    let start_logger = async |binary: &_| {
+        Logger::start(binary, &pod.children, &container.id, &pod.namespace).await
+    };
+    process.io.open(start_logger).await
+}
+
+/// Keeps what the zygote made, and begins to copy its output.
+fn adopt(
+    container: &Container,
+    done: zygote::Done,
+    ends: Ends,
+    named: Option<Cgroup>,
+) -> Result<u32, Failure> {
+    let id = ProcessId::init(&container.id);
+    let pid = done.process.as_ref().map_or(0, |process| process.pid);
+    let cgroup = Cgroup::of(pid).ok().or(named);
+    if cgroup.is_none() {
+        warn!("{id} has no cgroup that husk can see: no limits, numbers or clean kill");
+    }
+    let made = keep(&id, &container.init, done.process, cgroup)?;
+    *lock(&container.started) = done.started;
+    container.init.io.start(ends, done.console)?;
+    Ok(made.pidfd.pid.unsigned_abs())
+}
+
+/// Keeps a process that was made.
+pub(super) fn keep<'a>(
+    id: &ProcessId,
+    process: &'a Process,
+    made: Option<Pidfd>,
+    cgroup: Option<Cgroup>,
+) -> Result<&'a MadeProcess, Failure> {
+    let pidfd = made.ok_or_else(|| Failure::internal(format!("the zygote made no {id}")))?;
+    // An unreaped process keeps its entry in /proc, and its pid.
+    let start_time = start_time(pidfd.pid).unwrap_or_default();
+    Ok(process.made.get_or_init(|| MadeProcess {
+        pidfd: Arc::new(pidfd),
+        start_time,
+        cgroup,
+    }))
+}
+
+/// Before Start, so that no kill goes unseen (contract 38).
+fn arm_oom_watch(pod: &Arc<Pod>, container: &Arc<Container>) {
+    let armed = container
+        .cgroup()
+        .and_then(|cgroup| cgroup.watch_oom().map_err(super::effect::internal));
+    match armed {
+        Ok(watch) => watch::out_of_memory(pod, container, watch),
+        Err(error) => warn!("memory kills go unseen: {error}"),
+    }
+}
+
+fn watch_init(pod: &Arc<Pod>, container: &Arc<Container>) {
+    if let Some(pidfd) = container.init.pidfd() {
+        let id = ProcessId::init(&container.id);
+        watch::exit(pod, container, id, Arc::clone(pidfd));
+    }
+}
+
+/// Lets init execute, and waits until it has.
+pub(super) async fn start(pod: &Pod, id: &str) -> Result<(), Failure> {
+    let container = pod.existing(id)?;
+    let started = lock(&container.started).take();
+    zygote::start(&container.dir, id).map_err(|error| {
+        Failure::internal(format!(
+            "cannot start container {id}: its init is gone: {error}"
+        ))
+    })?;
+    let Some(started) = started else {
+        return Ok(());
+    };
+    let reason = read_all(started).await.map_err(|error| {
+        Failure::internal(format!(
+            "cannot learn whether container {id} started: {error}"
+        ))
+    })?;
+    refusal(id, &reason)
+}
+
+async fn read_all(end: std::os::fd::OwnedFd) -> std::io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    pipe::Receiver::from_owned_fd(end)?
+        .read_to_end(&mut text)
+        .await?;
+    Ok(text)
+}
+
+/// Nothing was written: it executes. Else a [`zygote::JobError`], or at least words.
+fn refusal(id: &str, reason: &[u8]) -> Result<(), Failure> {
+    if reason.is_empty() {
+        return Ok(());
+    }
+    match serde_json::from_slice::<zygote::JobError>(reason) {
+        Ok(error) => Err(Failure::from(error)),
+        Err(_) => Err(Failure::internal(format!(
+            "cannot start container {id}: {}",
+            String::from_utf8_lossy(reason)
+        ))),
+    }
+}
+
+fn explained(container: &Container, error: &dyn std::error::Error) -> String {
+    format!(
+        "container {}: {}",
+        container.id,
+        super::jobs::with_causes(error)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bundle(config: &str) -> Bundle {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.json"), config).unwrap();
+        Bundle::load(dir.path()).unwrap()
+    }
+
+    fn files() -> Vec<(PathBuf, PathBuf)> {
+        ["hostname", "hosts"]
+            .map(|name| (Path::new("/etc").join(name), Path::new("/pod").join(name)))
+            .to_vec()
+    }
+
+    /// The kubelet mounts its own /etc/hosts: that one stays (contract 15).
+    #[test]
+    fn the_pods_files_are_mounted_where_nothing_else_is() {
+        let mut bundle = bundle(
+            r#"{"ociVersion": "1.0.2", "root": {"path": "rootfs", "readonly": true},
+                "mounts": [{"destination": "/etc/hosts", "source": "/kubelet/hosts"}]}"#,
+        );
+        inject(&mut bundle.spec, &files());
+        let mounts = bundle.spec.mounts().clone().unwrap();
+        let seen: Vec<_> = mounts
+            .iter()
+            .map(|mount| {
+                let source = mount.source().clone().unwrap_or_default();
+                (mount.destination().clone(), source)
+            })
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ("/etc/hosts".into(), "/kubelet/hosts".into()),
+                ("/etc/hostname".into(), "/pod/hostname".into()),
+            ]
+        );
+        let options = mounts[1].options().clone().unwrap();
+        assert!(options.contains(&"ro".to_owned()), "{options:?}");
+    }
+
+    fn assigned(annotations: &str, configured: Vec<Assignment>) -> Vec<(Kind, Scope)> {
+        let bundle = bundle(&format!(
+            r#"{{"ociVersion": "1.0.2", "annotations": {annotations}}}"#
+        ));
+        let mut requested = Scopes::all(&Scope::Container);
+        requested[Kind::Uts] = Scope::Node;
+        let mut assigned = configured;
+        assign_by_annotation(&bundle, &requested, &mut assigned);
+        let pairs = assigned.into_iter();
+        pairs.map(|found| (found.kind, found.scope)).collect()
+    }
+
+    #[test]
+    fn containers_that_name_a_pod_share_what_they_have_to_themselves() {
+        let annotation = r#"{"io.husk.pod": "web"}"#;
+        assert_eq!(
+            assigned(annotation, Vec::new()),
+            [(Kind::Network, Scope::Pod), (Kind::Ipc, Scope::Pod)],
+            "the node's UTS namespace was asked for and stays"
+        );
+        let configured = Assignment {
+            kind: Kind::Ipc,
+            scope: Scope::Container,
+            by: "configuration".to_owned(),
+        };
+        assert_eq!(
+            assigned(annotation, vec![configured]),
+            [(Kind::Ipc, Scope::Container), (Kind::Network, Scope::Pod)],
+            "the configuration is stronger"
+        );
+        assert_eq!(assigned("{}", Vec::new()), []);
+        let kubernetes =
+            r#"{"io.husk.pod": "web", "io.kubernetes.cri.container-type": "container"}"#;
+        assert_eq!(assigned(kubernetes, Vec::new()), []);
+    }
+
+    #[test]
+    fn a_process_says_why_it_could_not_execute() {
+        assert_eq!(refusal("c", b""), Ok(()));
+        let error =
+            refusal("c", br#"{"kind": "NotFound", "message": "no such file"}"#).unwrap_err();
+        assert_eq!(error, Failure::not_found("no such file"));
+        let error = refusal("c", b"what is this").unwrap_err();
+        assert!(error.message.contains("what is this"), "{error}");
+    }
+}

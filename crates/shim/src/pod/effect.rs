@@ -1,0 +1,366 @@
+//! Carries out what the state machine wants: one function per effect.
+use std::sync::Arc;
+use std::time::Duration;
+
+use containerd_shim_protos::events::task as events;
+use containerd_shim_protos::protobuf::MessageField;
+use containerd_shim_protos::topics;
+use containerd_shim_protos::types::mount::Mount as ProtoMount;
+use husk_sandbox::cgroup::Cgroup;
+use log::{debug, info, warn};
+use nix::errno::Errno;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+use super::container::Container;
+use super::state::{Action, Effect, Event, ProcessId, Published, Reply, Token, finished};
+use super::{Life, Pod, create, exec, now_ms, sandbox};
+use crate::failure::Failure;
+use crate::service::timestamp;
+
+impl Pod {
+    /// Begins all effects, in order.
+    pub(super) fn carry_out(self: &Arc<Self>, effects: Vec<Effect>, life: &mut Life) {
+        for effect in effects {
+            match effect {
+                Effect::Reply(token, result) => life.answer(token, result),
+                Effect::Publish(event) => self.publish(event),
+                Effect::Save => self.save(&life.state),
+                Effect::Make(process) => self.make(process),
+                Effect::Start(container) => self.start(container),
+                Effect::Signal {
+                    token,
+                    process,
+                    signal,
+                    all,
+                } => self.signal(life, token, process, signal, all),
+                Effect::KillRest(container) => self.kill_rest(container),
+                Effect::Freeze(container) => self.freeze(container),
+                Effect::Thaw(container) => self.thaw(container),
+                Effect::Clean(process) => self.clean(process),
+                Effect::Perform(token, process, action) => {
+                    self.perform(life, token, process, action);
+                }
+                Effect::MakeSandbox => self.make_sandbox(),
+                Effect::UndoSandbox => self.undo_sandbox(),
+                Effect::Exit(callers) => self.exit(life, callers),
+            }
+        }
+    }
+
+    fn publish(&self, event: Published) {
+        debug!("{event:?}");
+        let publisher = &self.publisher;
+        match event {
+            Published::Created { container, pid } => self.publish_created(container, pid),
+            Published::Started { container, pid } => publisher.publish(
+                topics::TASK_START_EVENT_TOPIC,
+                &events::TaskStart {
+                    container_id: container,
+                    pid,
+                    ..Default::default()
+                },
+            ),
+            Published::ExecAdded(process) => publisher.publish(
+                topics::TASK_EXEC_ADDED_EVENT_TOPIC,
+                &events::TaskExecAdded {
+                    container_id: process.container,
+                    exec_id: process.exec.unwrap_or_default(),
+                    ..Default::default()
+                },
+            ),
+            Published::ExecStarted { process, pid } => publisher.publish(
+                topics::TASK_EXEC_STARTED_EVENT_TOPIC,
+                &events::TaskExecStarted {
+                    container_id: process.container,
+                    exec_id: process.exec.unwrap_or_default(),
+                    pid,
+                    ..Default::default()
+                },
+            ),
+            Published::Exited { process, pid, exit } => publisher.publish(
+                topics::TASK_EXIT_EVENT_TOPIC,
+                &events::TaskExit {
+                    // Of init the id is the container's (contract 33).
+                    id: process.exec.unwrap_or_else(|| process.container.clone()),
+                    container_id: process.container,
+                    pid,
+                    exit_status: exit.code,
+                    exited_at: MessageField::some(timestamp(exit.at_ms)),
+                    ..Default::default()
+                },
+            ),
+            Published::Deleted {
+                container,
+                pid,
+                exit,
+            } => publisher.publish(
+                topics::TASK_DELETE_EVENT_TOPIC,
+                &events::TaskDelete {
+                    container_id: container,
+                    pid,
+                    exit_status: exit.code,
+                    exited_at: MessageField::some(timestamp(exit.at_ms)),
+                    ..Default::default()
+                },
+            ),
+            Published::Paused(container) => publisher.publish(
+                topics::TASK_PAUSED_EVENT_TOPIC,
+                &events::TaskPaused {
+                    container_id: container,
+                    ..Default::default()
+                },
+            ),
+            Published::Resumed(container) => publisher.publish(
+                topics::TASK_RESUMED_EVENT_TOPIC,
+                &events::TaskResumed {
+                    container_id: container,
+                    ..Default::default()
+                },
+            ),
+            Published::OutOfMemory(container) => publisher.publish(
+                topics::TASK_OOM_EVENT_TOPIC,
+                &events::TaskOOM {
+                    container_id: container,
+                    ..Default::default()
+                },
+            ),
+        }
+    }
+
+    fn publish_created(&self, id: String, pid: u32) {
+        let Some(container) = self.container(&id) else {
+            return;
+        };
+        let stdio = container.init.io.stdio();
+        let io = events::TaskIO {
+            stdin: stdio.stdin.clone(),
+            stdout: stdio.stdout.clone(),
+            stderr: stdio.stderr.clone(),
+            terminal: stdio.terminal,
+            ..Default::default()
+        };
+        let mounts = container.mounts.iter().map(|mount| ProtoMount {
+            type_: mount.kind.clone(),
+            source: mount.source.clone(),
+            target: mount.target.clone(),
+            options: mount.options.clone(),
+            ..Default::default()
+        });
+        self.publisher.publish(
+            topics::TASK_CREATE_EVENT_TOPIC,
+            &events::TaskCreate {
+                container_id: id,
+                bundle: container.bundle.display().to_string(),
+                rootfs: mounts.collect(),
+                io: MessageField::some(io),
+                pid,
+                ..Default::default()
+            },
+        );
+    }
+
+    fn make(self: &Arc<Self>, process: ProcessId) {
+        let pod = Arc::clone(self);
+        tokio::spawn(async move {
+            let result = match &process.exec {
+                None => create::make(&pod, &process.container).await,
+                Some(exec) => exec::make(&pod, &process.container, exec).await,
+            };
+            pod.tell(Event::Made(process, result));
+        });
+    }
+
+    fn start(self: &Arc<Self>, container: String) {
+        let pod = Arc::clone(self);
+        tokio::spawn(async move {
+            let result = create::start(&pod, &container).await;
+            pod.tell(Event::Started(container, result));
+        });
+    }
+
+    fn signal(
+        self: &Arc<Self>,
+        life: &mut Life,
+        token: Option<Token>,
+        process: ProcessId,
+        signal: i32,
+        all: bool,
+    ) {
+        let answer = token.and_then(|token| life.waiting.remove(&token));
+        let pod = Arc::clone(self);
+        // In its place among the effects, unless it is for a whole cgroup, which may take a while.
+        if !all {
+            let sent = pod.signal_one(&process, signal);
+            answer.map(|answer| answer.send(sent.map(|()| Reply::Done)));
+            return;
+        }
+        tokio::spawn(async move {
+            let sent = pod.signal_all(&process, signal).await;
+            answer.map(|answer| answer.send(sent.map(|()| Reply::Done)));
+        });
+    }
+
+    fn signal_one(&self, id: &ProcessId, signal: i32) -> Result<(), Failure> {
+        let process = self.process(id);
+        let made = process.as_ref().and_then(|process| process.pidfd());
+        let pidfd = made.ok_or_else(|| Failure::precondition(format!("{id} is not made yet")))?;
+        pidfd.signal(signal).map_err(|error| {
+            let message = format!("cannot send signal {signal} to {id}: {error}");
+            match error.raw_os_error() {
+                Some(ESRCH) => finished(id),
+                Some(EINVAL) => Failure::invalid(message),
+                _ => Failure::internal(message),
+            }
+        })
+    }
+
+    async fn signal_all(&self, id: &ProcessId, signal: i32) -> Result<(), Failure> {
+        let container = self.existing(&id.container)?;
+        let cgroup = container.cgroup()?;
+        if signal == SIGKILL {
+            return blocking(move || cgroup.kill()).await;
+        }
+        let pids = cgroup.pids().map_err(internal)?;
+        for pid in pids {
+            // One that has ended since is no failure.
+            if let Ok(pidfd) = husk_sandbox::process::Pidfd::open(pid) {
+                let _ = pidfd.signal(signal);
+            }
+        }
+        Ok(())
+    }
+
+    /// The container's own cgroup holds its processes and no one else's, whatever pid namespace
+    /// they are in: killing by it cannot reach a neighbour (contract 32).
+    fn kill_rest(self: &Arc<Self>, id: String) {
+        let container = self.container(&id);
+        tokio::spawn(async move {
+            if let Err(error) = on_cgroup(container, Cgroup::kill).await {
+                warn!("cannot kill what is left of container {id}: {error}");
+            }
+        });
+    }
+
+    fn freeze(self: &Arc<Self>, id: String) {
+        let pod = Arc::clone(self);
+        tokio::spawn(async move {
+            let result = on_cgroup(pod.container(&id), Cgroup::freeze).await;
+            pod.tell(Event::Frozen(id, result));
+        });
+    }
+
+    fn thaw(self: &Arc<Self>, id: String) {
+        let pod = Arc::clone(self);
+        tokio::spawn(async move {
+            let result = on_cgroup(pod.container(&id), Cgroup::thaw).await;
+            pod.tell(Event::Thawed(id, result));
+        });
+    }
+
+    fn clean(self: &Arc<Self>, process: ProcessId) {
+        let pod = Arc::clone(self);
+        tokio::spawn(async move {
+            let result = super::clean::process(&pod, &process).await;
+            pod.tell(Event::Cleaned(process, result));
+        });
+    }
+
+    fn perform(
+        self: &Arc<Self>,
+        life: &mut Life,
+        token: Token,
+        process: ProcessId,
+        action: Action,
+    ) {
+        let answer = life.waiting.remove(&token);
+        let pod = Arc::clone(self);
+        tokio::spawn(async move {
+            let result = super::perform::action(&pod, &process, action).await;
+            answer.map(|answer| answer.send(result));
+        });
+    }
+
+    fn make_sandbox(self: &Arc<Self>) {
+        let pod = Arc::clone(self);
+        tokio::spawn(async move {
+            let result = sandbox::make(&pod).await;
+            pod.tell(Event::SandboxMade(result));
+        });
+    }
+
+    fn undo_sandbox(self: &Arc<Self>) {
+        let pod = Arc::clone(self);
+        tokio::spawn(async move {
+            let result = sandbox::undo(&pod).await;
+            pod.tell(Event::SandboxUndone(result, now_ms()));
+        });
+    }
+
+    fn exit(self: &Arc<Self>, life: &mut Life, callers: Vec<Token>) {
+        info!("pod {} is gone: the shim ends", self.id);
+        let answers: Vec<_> = callers
+            .iter()
+            .filter_map(|token| life.waiting.remove(token))
+            .collect();
+        let pod = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(error) = sandbox::undo(&pod).await {
+                warn!("pod {} leaves something behind: {error}", pod.id);
+            }
+            pod.jobs.close().await;
+            pod.publisher.flush(LAST_EVENTS).await;
+            for answer in answers {
+                let _ = answer.send(Ok(Reply::Done));
+            }
+            // A Go client that finds the answer and the end of the connection at once may take the
+            // end for the answer, and containerd then fails ShutdownSandbox.
+            sleep(LINGER).await;
+            pod.shutdown.request();
+        });
+    }
+}
+
+impl Life {
+    fn answer(&mut self, token: Token, result: Result<Reply, Failure>) {
+        // A caller may have stopped waiting.
+        if let Some(answer) = self.waiting.remove(&token) {
+            let _ = answer.send(result);
+        }
+    }
+}
+
+const SIGKILL: i32 = 9;
+
+/// How long the connection stays once Shutdown is answered.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// How long the last events may take before Shutdown is answered.
+const LAST_EVENTS: Duration = Duration::from_secs(1);
+
+/// The errors of pidfd_send_signal(2) that have a code of their own.
+const ESRCH: i32 = Errno::ESRCH as i32;
+const EINVAL: i32 = Errno::EINVAL as i32;
+
+async fn on_cgroup(
+    container: Option<Arc<Container>>,
+    act: fn(&Cgroup) -> husk_sandbox::cgroup::Result<()>,
+) -> Result<(), Failure> {
+    let container = container.ok_or_else(|| Failure::not_found("the container was deleted"))?;
+    let cgroup = container.cgroup()?;
+    blocking(move || act(&cgroup)).await
+}
+
+/// Runs a cgroup's slow step on a thread of its own.
+pub(super) async fn blocking<T: Send + 'static>(
+    act: impl FnOnce() -> husk_sandbox::cgroup::Result<T> + Send + 'static,
+) -> Result<T, Failure> {
+    match spawn_blocking(act).await {
+        Ok(result) => result.map_err(internal),
+        Err(error) => Err(Failure::internal(format!("a step was cut short: {error}"))),
+    }
+}
+
+pub(super) fn internal(error: husk_sandbox::cgroup::Error) -> Failure {
+    Failure::internal(super::jobs::with_causes(&error))
+}

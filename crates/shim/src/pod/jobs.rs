@@ -1,0 +1,151 @@
+//! The zygote's jobs, awaited.
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::sync::{Arc, Mutex};
+
+use husk_sandbox::process::Pidfd;
+use husk_sandbox::zygote::{Done, Job, JobError, Zygote};
+use log::{debug, error, warn};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
+
+use super::children::Children;
+use super::lock;
+use super::ready::readable;
+use crate::failure::Failure;
+
+const SIGKILL: i32 = 9;
+
+/// Runs jobs side by side and hands each result to whoever waits for it.
+#[derive(Debug)]
+pub(crate) struct Jobs {
+    zygote: AsyncFd<Socket>,
+    children: Arc<Children>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    next: u64,
+    waiting: HashMap<u64, oneshot::Sender<Result<Done, Failure>>>,
+    /// Why no job can be done any more.
+    broken: Option<Failure>,
+}
+
+/// The zygote as tokio wants to watch it.
+#[derive(Debug)]
+struct Socket(Zygote);
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+impl Jobs {
+    /// Begins to listen to the zygote.
+    ///
+    /// # Errors
+    /// epoll refuses the zygote's socket.
+    pub(crate) fn new(zygote: Zygote, children: &Arc<Children>) -> io::Result<Arc<Self>> {
+        children.claim(zygote.process().pid);
+        let jobs = Arc::new(Self {
+            zygote: readable(Socket(zygote))?,
+            children: Arc::clone(children),
+            inner: Mutex::default(),
+        });
+        tokio::spawn(Arc::clone(&jobs).listen());
+        Ok(jobs)
+    }
+
+    /// Has a job done. Once begun it is done to its end, also when nobody waits any more.
+    pub(crate) async fn run(&self, job: Job) -> Result<Done, Failure> {
+        self.submit(job)?
+            .await
+            .unwrap_or_else(|_| Err(Failure::internal("the zygote's answer was lost")))
+    }
+
+    fn submit(&self, job: Job) -> Result<oneshot::Receiver<Result<Done, Failure>>, Failure> {
+        let (sender, receiver) = oneshot::channel();
+        let mut inner = lock(&self.inner);
+        if let Some(broken) = &inner.broken {
+            return Err(broken.clone());
+        }
+        inner.next += 1;
+        let id = inner.next;
+        let sent = self.zygote.get_ref().0.send(id, job);
+        sent.map_err(|error| Failure::internal(with_causes(&error)))?;
+        inner.waiting.insert(id, sender);
+        self.children.begin_job();
+        Ok(receiver)
+    }
+
+    async fn listen(self: Arc<Self>) {
+        loop {
+            let mut ready = match self.zygote.readable().await {
+                Ok(ready) => ready,
+                Err(error) => return self.give_up(&error),
+            };
+            match self.zygote.get_ref().0.receive() {
+                Ok(Some((id, result))) => self.finish(id, result),
+                Ok(None) => ready.clear_ready(),
+                Err(error) => return self.give_up(&error),
+            }
+        }
+    }
+
+    fn finish(&self, id: u64, result: Result<Done, JobError>) {
+        let made = result.as_ref().ok().and_then(|done| done.process.as_ref());
+        self.children.end_job(made.map(|process| process.pid));
+        let waiting = lock(&self.inner).waiting.remove(&id);
+        match waiting {
+            // Whoever asked is a task of its own and waits to the end.
+            Some(sender) => drop(sender.send(result.map_err(Failure::from))),
+            None => warn!("the zygote answered job {id}, which nobody asked for"),
+        }
+    }
+
+    fn give_up(&self, error: &dyn std::error::Error) {
+        if lock(&self.inner).broken.is_some() {
+            return;
+        }
+        error!("no process can be made in this pod any more: {error}");
+        let failure = Failure::internal(format!(
+            "the zygote, which makes this pod's processes, is gone: {error}; delete the pod and \
+             make it anew"
+        ));
+        let mut inner = lock(&self.inner);
+        inner.broken = Some(failure.clone());
+        for (_, sender) in inner.waiting.drain() {
+            self.children.end_job(None);
+            drop(sender.send(Err(failure.clone())));
+        }
+    }
+
+    /// Ends the zygote and reaps it, so that no zombie is left to whoever adopts it.
+    pub(crate) async fn close(&self) {
+        lock(&self.inner).broken = Some(Failure::precondition("the shim ends"));
+        let zygote = self.zygote.get_ref().0.process();
+        let ended = async {
+            let fd = zygote.fd.try_clone()?;
+            zygote.signal(SIGKILL)?;
+            let pid = zygote.pid;
+            super::watch::ended(&Arc::new(Pidfd { pid, fd })).await
+        };
+        if let Err(error) = ended.await {
+            debug!("the zygote had ended before: {error}");
+        }
+    }
+}
+
+/// An error with all its causes, on one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,301 @@
+//! Makes and undoes the sandbox of the Sandbox API, and what any pod keeps for its containers.
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use husk_sandbox::cgroup::{Cgroup, Stats};
+use husk_sandbox::process::{Pidfd, start_time};
+use husk_sandbox::rootfs::unmount_all;
+use husk_sandbox::zygote::Namespaces;
+use husk_scope::record::{Namespace, Process};
+use husk_scope::{Kind, Scope};
+
+use super::clean::{in_background, remove_dir};
+use super::{Pod, lock, spec};
+use crate::cri::{Mode, SandboxConfig};
+use crate::failure::Failure;
+use crate::sandbox_files;
+
+/// What containerd's CRI sets in every pod with a network of its own, unless the pod does
+/// (contract 16).
+const NETWORK_SYSCTLS: [(&str, &str); 2] = [
+    ("net.ipv4.ip_unprivileged_port_start", "0"),
+    ("net.ipv4.ping_group_range", "0 2147483647"),
+];
+
+/// What containerd says of a sandbox that it wants made.
+pub(crate) struct NewSandbox {
+    pub(crate) config: SandboxConfig,
+    /// The network namespace that CRI made; empty for the node's.
+    pub(crate) network: PathBuf,
+}
+
+/// Makes the sandbox; answers with the holder's pid, 0 without one. After a failure nothing of it
+/// is left (contract 21).
+pub(super) async fn make(pod: &Arc<Pod>) -> Result<u32, Failure> {
+    let made = try_make(pod).await;
+    if made.is_err()
+        && let Err(error) = undo(pod).await
+    {
+        log::warn!("a sandbox that could not be made leaves something behind: {error}");
+    }
+    made
+}
+
+async fn try_make(pod: &Arc<Pod>) -> Result<u32, Failure> {
+    pod.config()?;
+    let new = lock(&pod.new_sandbox)
+        .take()
+        .ok_or_else(|| Failure::internal("the sandbox's configuration was lost"))?;
+    check(&new.config)?;
+    describe(pod, &new);
+    join_network(pod, &new);
+    write_files(pod, &new.config)?;
+    pod.make_early().await?;
+    let kinds = kinds(&new);
+    let job = Namespaces {
+        join: pod.network(),
+        hostname: Some(new.config.hostname.clone()).filter(|name| !name.is_empty()),
+        sysctls: sysctls(&new)?,
+        ..Namespaces::default()
+    };
+    pod.make_for(&Scope::Pod, &kinds, job).await?;
+    u32::try_from(lock(&pod.sandbox).pid).map_err(|error| Failure::internal(error.to_string()))
+}
+
+fn check(config: &SandboxConfig) -> Result<(), Failure> {
+    if config.user == Mode::Pod {
+        return Err(Failure::unimplemented(
+            "a user namespace of the pod (hostUsers: false) is not supported with sandboxer = \
+             \"shim\"; set hostUsers: true, or use a runtime handler with sandboxer = \
+             \"podsandbox\"",
+        ));
+    }
+    Ok(())
+}
+
+/// The kinds of namespace the sandbox gets, as CRI's own sandbox container would.
+fn kinds(new: &NewSandbox) -> Vec<Kind> {
+    let config = &new.config;
+    let mut kinds = Vec::new();
+    if config.ipc == Mode::Pod {
+        kinds.push(Kind::Ipc);
+    }
+    if config.network == Mode::Pod {
+        kinds.push(Kind::Uts);
+    }
+    if config.pid == Mode::Pod {
+        kinds.push(Kind::Pid);
+    }
+    kinds
+}
+
+/// The pod's sysctls; those of a namespace that is the node's are refused.
+fn sysctls(new: &NewSandbox) -> Result<BTreeMap<String, String>, Failure> {
+    let config = &new.config;
+    for name in config.sysctls.keys() {
+        let node = if name.starts_with("net.") {
+            config.network == Mode::Node
+        } else {
+            config.ipc == Mode::Node
+        };
+        if node {
+            return Err(Failure::invalid(format!(
+                "the pod's sysctl {name} would change the node: the pod uses the node's namespace"
+            )));
+        }
+    }
+    let mut sysctls = config.sysctls.clone();
+    if config.network == Mode::Pod {
+        for (name, value) in NETWORK_SYSCTLS {
+            let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+            // A kernel may be built without it.
+            if path.exists() {
+                sysctls.entry(name.to_owned()).or_insert(value.to_owned());
+            }
+        }
+    }
+    Ok(sysctls)
+}
+
+fn describe(pod: &Pod, new: &NewSandbox) {
+    let config = &new.config;
+    let mut sandbox = lock(&pod.sandbox);
+    sandbox.hostname = Some(config.hostname.clone()).filter(|name| !name.is_empty());
+    sandbox.cgroup = spec::pod_cgroup(&config.cgroup_parent);
+    let cgroup = sandbox.cgroup.clone();
+    drop(sandbox);
+    pod.record(|record| {
+        record.sandbox_api = true;
+        record.name = config.name.clone();
+        record.kubernetes_namespace = config.namespace.clone();
+        record.uid = config.uid.clone();
+        record.cgroup_parent = cgroup;
+    });
+}
+
+/// The network namespace is CRI's: the shim joins it and keeps nothing of it (contract 13).
+fn join_network(pod: &Pod, new: &NewSandbox) {
+    if new.network.as_os_str().is_empty() {
+        return;
+    }
+    pod.record(|record| {
+        record.namespaces.push(Namespace {
+            kind: Kind::Network,
+            scope: Scope::Pod,
+            path: new.network.clone(),
+            pinned: false,
+            holder: None,
+            shm: None,
+        });
+    });
+}
+
+fn write_files(pod: &Pod, config: &SandboxConfig) -> Result<(), Failure> {
+    let dir = pod.store.dir();
+    let files = sandbox_files::write(dir, config).map_err(|error| {
+        let dir = dir.display();
+        Failure::internal(format!("cannot write the pod's files to {dir}: {error}"))
+    })?;
+    lock(&pod.sandbox).files = files;
+    Ok(())
+}
+
+/// Gives back what the pod keeps for its containers: holders, pins, mounts. May be done again.
+pub(super) async fn undo(pod: &Arc<Pod>) -> Result<(), Failure> {
+    let record = lock(&pod.record).clone();
+    pod.forget_namespaces(&record.namespaces).await;
+    let left = lock(&pod.record).namespaces.clone();
+    if let Some(namespace) = left.first() {
+        return Err(Failure::internal(format!(
+            "cannot unpin the {} namespace at {}; see the log",
+            namespace.kind,
+            namespace.path.display()
+        )));
+    }
+    for mount in record.mounts {
+        unmount(&mount).await?;
+        pod.record(|record| record.mounts.retain(|path| *path != mount));
+    }
+    Ok(())
+}
+
+async fn unmount(path: &Path) -> Result<(), Failure> {
+    let (mount, dir) = (path.to_owned(), path.to_owned());
+    in_background(move || unmount_all(&mount))
+        .await
+        .and_then(|()| remove_dir(&dir))
+        .map_err(|error| Failure::internal(format!("cannot give back {}: {error}", path.display())))
+}
+
+impl Pod {
+    /// The network namespace for the sandbox's own namespaces to be made from.
+    fn network(&self) -> Vec<(String, PathBuf)> {
+        let path = self.shared(Kind::Network, &Scope::Pod);
+        path.map(|path| (Kind::Network.proc_name().to_owned(), path))
+            .into_iter()
+            .collect()
+    }
+
+    /// Makes the cgroup namespace at the pod's cgroup, if the configuration wants one, before any
+    /// container: cgroup v2 lets no process into a cgroup whose children have controllers.
+    pub(super) async fn make_early(self: &Arc<Self>) -> Result<(), Failure> {
+        let wanted = (Kind::Cgroup, Scope::Pod);
+        if self.config()?.sandbox_kinds().contains(&wanted) {
+            self.make_shared(&[wanted]).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the holders of these namespaces, unpins them and takes them off the record. What
+    /// cannot be unpinned stays on it.
+    pub(super) async fn forget_namespaces(&self, namespaces: &[Namespace]) {
+        for namespace in namespaces {
+            let holder = self.holder_of(namespace);
+            if let Some(holder) = holder {
+                kill(holder);
+                self.remove_holders_cgroup(namespace).await;
+            }
+            if namespace.pinned
+                && let Err(error) = unpin(&namespace.path).await
+            {
+                log::warn!("cannot unpin {}: {error}", namespace.path.display());
+                continue;
+            }
+            let is =
+                |found: &Namespace| found.kind == namespace.kind && found.scope == namespace.scope;
+            self.record(|record| record.namespaces.retain(|found| !is(found)));
+        }
+    }
+
+    async fn remove_holders_cgroup(&self, namespace: &Namespace) {
+        let holder = self.holder(&namespace.scope, &namespace.path);
+        let Some(path) = holder.cgroups_path() else {
+            return;
+        };
+        let removed = super::effect::blocking(move || {
+            Cgroup::named(holder.driver, Some(&path), "holder")?.remove()
+        });
+        if let Err(error) = removed.await {
+            log::warn!("the holder's cgroup stays: {error}");
+        }
+    }
+
+    /// As the record has it now: the namespace may be from before its holder was made.
+    fn holder_of(&self, namespace: &Namespace) -> Option<Process> {
+        lock(&self.record)
+            .namespaces
+            .iter()
+            .find(|found| found.kind == namespace.kind && found.scope == namespace.scope)
+            .and_then(|found| found.holder)
+    }
+
+    /// The numbers of the pod's cgroup (contract 20).
+    pub(crate) async fn sandbox_stats(&self) -> Result<Stats, Failure> {
+        let (path, driver) = self.pod_cgroup();
+        if path.is_empty() {
+            return Err(Failure::precondition(
+                "the pod has no cgroup of its own: its configuration names no cgroup_parent",
+            ));
+        }
+        let id = self.id.clone();
+        super::effect::blocking(move || Cgroup::named(driver, Some(&path), &id)?.stats()).await
+    }
+
+    /// Asks for a sandbox.
+    pub(crate) async fn create_sandbox(
+        self: &Arc<Self>,
+        new: NewSandbox,
+    ) -> Result<super::state::Reply, Failure> {
+        let adopt = || *lock(&self.new_sandbox) = Some(new);
+        self.ask_and(super::state::Request::CreateSandbox, adopt)
+            .await
+    }
+
+    /// When the pod was made, in milliseconds since 1970.
+    pub(crate) fn created_ms(&self) -> u64 {
+        lock(&self.record).created_ms
+    }
+}
+
+fn kill(holder: Process) {
+    // Another process may have come to have its pid.
+    if start_time(holder.pid).is_ok_and(|start| start == holder.start_time)
+        && let Ok(pidfd) = Pidfd::open(holder.pid)
+    {
+        let _ = pidfd.signal(9);
+    }
+}
+
+async fn unpin(path: &Path) -> io::Result<()> {
+    let (mount, file) = (path.to_owned(), path.to_owned());
+    in_background(move || {
+        unmount_all(&mount)?;
+        match std::fs::remove_file(&file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    })
+    .await
+}

@@ -1,0 +1,132 @@
+//! The files that a pod's containers share, which CRI leaves to the shim with `sandboxer = "shim"`
+//! (contract 15): hostname, hosts, resolv.conf and /dev/shm.
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+
+use crate::cri::{Dns, SandboxConfig};
+
+/// What CRI gives a pod's /dev/shm.
+const SHM_OPTIONS: &str = "mode=1777,size=67108864";
+
+/// Writes hostname, hosts and resolv.conf to `dir`. Answers with where each belongs in a container,
+/// and where it is.
+pub(crate) fn write(dir: &Path, config: &SandboxConfig) -> io::Result<Vec<(PathBuf, PathBuf)>> {
+    let hostname = if config.hostname.is_empty() {
+        nix::unistd::gethostname()?.to_string_lossy().into_owned()
+    } else {
+        config.hostname.clone()
+    };
+    // The kubelet mounts its own hosts and, usually, resolv.conf: then these are not used.
+    let hosts = node_file("/etc/hosts")?;
+    let resolv_conf = match &config.dns {
+        Some(dns) => resolv_conf(dns).into_bytes(),
+        None => node_file("/etc/resolv.conf")?,
+    };
+    let contents = [
+        ("/etc/hostname", format!("{hostname}\n").into_bytes()),
+        ("/etc/hosts", hosts),
+        ("/etc/resolv.conf", resolv_conf),
+    ];
+    contents
+        .into_iter()
+        .map(|(destination, content)| {
+            let destination = PathBuf::from(destination);
+            let path = dir.join(destination.file_name().unwrap_or_default());
+            fs::write(&path, content)?;
+            fs::set_permissions(&path, Permissions::from_mode(0o644))?;
+            Ok((destination, path))
+        })
+        .collect()
+}
+
+/// A file of the node; a node without it is one with an empty one.
+fn node_file(path: &str) -> io::Result<Vec<u8>> {
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        content => content,
+    }
+}
+
+/// See resolv.conf(5).
+fn resolv_conf(dns: &Dns) -> String {
+    let mut lines = Vec::new();
+    if !dns.searches.is_empty() {
+        lines.push(format!("search {}", dns.searches.join(" ")));
+    }
+    lines.extend(
+        dns.servers
+            .iter()
+            .map(|server| format!("nameserver {server}")),
+    );
+    if !dns.options.is_empty() {
+        lines.push(format!("options {}", dns.options.join(" ")));
+    }
+    lines.into_iter().map(|line| line + "\n").collect()
+}
+
+/// Mounts a tmpfs for a shared /dev/shm.
+pub(crate) fn mount_shm(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .recursive(true)
+        .create(path)?;
+    let flags = MsFlags::MS_NOEXEC | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    Ok(mount(
+        Some("shm"),
+        path,
+        Some("tmpfs"),
+        flags,
+        Some(SHM_OPTIONS),
+    )?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_s_dns_becomes_resolv_conf() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = SandboxConfig {
+            hostname: "web-0".to_owned(),
+            dns: Some(Dns {
+                servers: vec!["10.0.0.10".to_owned(), "10.0.0.11".to_owned()],
+                searches: vec!["a.svc".to_owned(), "svc".to_owned()],
+                options: vec!["ndots:5".to_owned()],
+            }),
+            ..SandboxConfig::default()
+        };
+        let files = write(dir.path(), &config).unwrap();
+        let content = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+        assert_eq!(content("hostname"), "web-0\n");
+        assert_eq!(
+            content("resolv.conf"),
+            "search a.svc svc\nnameserver 10.0.0.10\nnameserver 10.0.0.11\noptions ndots:5\n"
+        );
+        assert_eq!(
+            files.first().unwrap(),
+            &("/etc/hostname".into(), dir.path().join("hostname"))
+        );
+        let mode = fs::metadata(dir.path().join("hosts"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(
+            mode & 0o777,
+            0o644,
+            "a container's user must be able to read it"
+        );
+    }
+
+    #[test]
+    fn without_dns_the_node_s_is_used() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), &SandboxConfig::default()).unwrap();
+        let node = fs::read("/etc/resolv.conf").unwrap_or_default();
+        assert_eq!(fs::read(dir.path().join("resolv.conf")).unwrap(), node);
+    }
+}

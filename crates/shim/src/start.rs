@@ -1,0 +1,157 @@
+//! `start`: answers with the address of the pod's shim, and becomes that shim if there is none.
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use containerd_shim::Flags;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use husk_sandbox::daemon::{Side, fork, own_cores};
+use husk_sandbox::process::{Pidfd, start_time};
+use husk_scope::record;
+use nix::libc::SIGKILL;
+use serde::Serialize;
+
+use crate::daemon::Daemon;
+use crate::handler::Handler;
+use crate::socket::{self, Bound};
+use crate::store::{self, Store};
+use crate::{bootstrap, delete, group, placement};
+
+/// The version of the task API that containerd 2.0 and newer speak (contract 3 and 4).
+const API_VERSION: u32 = 3;
+
+/// The reply to `start`, in the form that containerd 2.0 to 2.4 read.
+#[derive(Serialize)]
+struct Reply<'a> {
+    version: u32,
+    address: &'a str,
+    protocol: &'a str,
+}
+
+/// Starts the shim of the pod that the bundle in the working directory belongs to.
+///
+/// Whatever can fail is done before the fork, where containerd still reads the error. The socket
+/// listens when the reply is written: containerd may connect at once.
+///
+/// # Errors
+/// Broken input, a bundle or socket that cannot be used. Nothing is left behind then.
+pub(crate) fn run(flags: &Flags) -> Result<()> {
+    store::check_id(&flags.namespace).context("the flag -namespace")?;
+    store::check_id(&flags.id).context("the flag -id")?;
+    let bundle = std::env::current_dir()
+        .context("the working directory must be the bundle, but cannot be entered")?;
+    let opts = bootstrap::start_opts(flags, &bootstrap::read_stdin()?)?;
+    let pod = match group::of_bundle(&bundle)? {
+        Some(group) => {
+            store::check_id(&group).context("the annotation that names the pod")?;
+            group
+        }
+        None => opts.id.clone(),
+    };
+    let store = Store::new(&opts.namespace, &pod)?;
+    let path = socket::path(&opts, &pod)?;
+    let address = socket::address(&path);
+
+    // By this file others find the shim of a bundle.
+    store::write_atomic(&bundle.join("address"), address.as_bytes())
+        .with_context(|| format!("write {}/address", bundle.display()))?;
+
+    let Bound::New(listener) = socket::bind(&path)? else {
+        return reply(&address);
+    };
+    let begun = prepare(&store, &pod, &opts.namespace, &path, &opts.extensions).and_then(
+        |(record, handler)| {
+            let (recorded, recording) = std::io::pipe().context("make a pipe")?;
+            // The parent here is containerd: what the shim's OOM score is measured by.
+            let containerd = std::os::unix::process::parent_id();
+            match fork().context("fork the daemon")? {
+                Side::Parent(child) => {
+                    record_shim(&store, record, child)?;
+                    drop(recording);
+                    Ok(None)
+                }
+                Side::Child => Ok(Some((record, handler, recorded, containerd))),
+            }
+        },
+    );
+    match begun {
+        Ok(None) => reply(&address),
+        Ok(Some((record, handler, recorded, containerd))) => Daemon {
+            opts,
+            listener,
+            socket: path,
+            store,
+            record,
+            recorded,
+            handler,
+            containerd,
+        }
+        .run(),
+        Err(error) => {
+            // The first failure is the one to report.
+            let _ = store.remove();
+            let _ = socket::remove(&path);
+            Err(error)
+        }
+    }
+}
+
+/// Puts the daemon on record before anyone learns its address, so that a `delete` that comes
+/// before the daemon's own first record still finds it.
+fn record_shim(store: &Store, mut record: record::Pod, pid: i32) -> Result<()> {
+    let shim = Pidfd::open(pid).context("open the daemon")?;
+    let recorded = start_time(pid)
+        .map_err(anyhow::Error::from)
+        .and_then(|start_time| {
+            record.shim = Some(record::Process { pid, start_time });
+            Ok(store.save(&record)?)
+        });
+    if recorded.is_err() {
+        // One that has ended by now is what is wanted.
+        let _ = shim.signal(SIGKILL);
+    }
+    recorded
+}
+
+/// Does what a new shim needs of this process; its child inherits all of it.
+fn prepare(
+    store: &Store,
+    pod: &str,
+    namespace: &str,
+    socket: &Path,
+    options: &[Any],
+) -> Result<(record::Pod, Handler)> {
+    if store.load()?.is_some() {
+        // A shim died and containerd starts the pod anew without having called `delete`.
+        delete::abandoned_pod(store)?;
+    }
+    let record = record::Pod {
+        id: pod.to_owned(),
+        namespace: namespace.to_owned(),
+        socket: socket.to_owned(),
+        ..record::Pod::default()
+    };
+    store.save(&record)?;
+    let handler = Handler::read(options);
+    if let Some(cgroup) = &handler.shim_cgroup {
+        placement::enter_cgroup(cgroup)?;
+    }
+    if std::env::var_os("SCHED_CORE").is_some_and(|value| !value.is_empty()) {
+        own_cores().context(
+            "containerd asks for core scheduling (sched_core), which this kernel refuses",
+        )?;
+    }
+    Ok((record, handler))
+}
+
+/// Writes the reply, the only bytes that ever go to stdout (contract 5).
+fn reply(address: &str) -> Result<()> {
+    let reply = serde_json::to_vec(&Reply {
+        version: API_VERSION,
+        address,
+        protocol: "ttrpc",
+    })?;
+    std::io::stdout()
+        .write_all(&reply)
+        .context("write the reply")
+}
