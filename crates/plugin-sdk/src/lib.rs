@@ -30,7 +30,6 @@
 #[doc(hidden)]
 pub mod worlds;
 
-pub use worlds::Exit;
 pub use worlds::imports::husk::plugin::types::{
     Assignment, Denial, Mount, NamespaceKind as Kind, Scope,
 };
