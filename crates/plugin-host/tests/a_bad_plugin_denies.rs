@@ -1,4 +1,12 @@
 //! Whatever goes wrong in a plugin denies, within its deadline, and leaves the host as it was.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod common;
 
 use std::time::{Duration, Instant};
@@ -314,4 +322,40 @@ fn a_group_name_of_a_megabyte_is_refused() {
     let (answer, took) = ask(&host, &common::policy(prelude, body));
     assert!(answer.is_err(), "{answer:?}");
     assert!(took < Duration::from_millis(500), "{took:?}");
+}
+
+#[test]
+fn a_kind_or_scope_that_does_not_exist_is_a_trap() {
+    let host = Host::new().unwrap();
+    for (kind, scope) in [(8, 0), (0, 5)] {
+        let (answer, _) = ask(&host, &common::assigns(kind, scope));
+        let problem = trapped(answer);
+        assert!(problem.contains("discriminant"), "{problem}");
+    }
+}
+
+#[test]
+fn others_are_answered_while_a_bad_plugin_runs() {
+    let host = Host::new().unwrap();
+    let endless = common::policy("", "(loop $l (br $l)) (i32.const 0)");
+    let bad = common::load(&host, &endless, common::settings("bad")).unwrap();
+    let good = common::load(
+        &host,
+        &common::assigns(0, 0),
+        common::settings_with("good", "{}"),
+    )
+    .unwrap();
+    let (pod, container) = (common::pod(), common::container());
+    let question = Question::ScopeContainer(&container);
+    std::thread::scope(|threads| {
+        let bad = threads.spawn(|| bad.ask(&pod, &question).answer);
+        let mut answered = 0_u32;
+        while !bad.is_finished() {
+            let answer = good.ask(&pod, &question).answer;
+            assert!(matches!(answer, Ok(Answer::Scopes(_))), "{answer:?}");
+            answered += 1;
+        }
+        assert!(answered > 0, "the two ran side by side");
+        assert!(matches!(bad.join().unwrap(), Err(Failure::TimedOut(_))));
+    });
 }

@@ -1,4 +1,21 @@
 //! The plugins of this repository, in every language, answer the cases in their folders.
+//!
+//! The compiler is slow in a test build: QuickJS takes half a minute of CPU, CPython five. So what it made
+//! is kept beside the components. Or make it before, in seconds:
+//!
+//! ```sh
+//! plugins/build --all && cd plugins/target/components
+//! cargo run --profile quick -p husk-plugin-measure --features compile --bin compile -- \
+//!     compiled *.wasm wasi/*.wasm templates/*.wasm
+//! ```
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod common;
 
 use std::path::{Path, PathBuf};
@@ -171,4 +188,30 @@ fn a_container_without_seccomp_is_not_restricted() {
         panic!("{:?}", reply.answer);
     };
     assert!(reason.contains("it has no seccomp profile"), "{reason}");
+}
+
+/// The templates of a plugin of one's own, one for each language.
+fn template_answers(language: &str) {
+    let cases = case::read(&plugins().join("templates").join(language).join("cases"));
+    answers(&format!("templates/{language}"), &cases);
+}
+
+#[test]
+fn the_template_in_rust() {
+    template_answers("rust");
+}
+
+#[test]
+fn the_template_in_c() {
+    template_answers("c");
+}
+
+#[test]
+fn the_template_in_javascript() {
+    template_answers("js");
+}
+
+#[test]
+fn the_template_in_python() {
+    template_answers("py");
 }

@@ -1,5 +1,13 @@
 //! A plugin of another version of the WIT package runs where the two fit, and is refused by name where
 //! they do not.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod common;
 
 use std::fs;

@@ -105,11 +105,10 @@ pub(crate) fn settings(name: &str) -> Settings {
 
 /// The same, with settings of the plugin's own, as JSON, and time for a host that is not optimized.
 pub(crate) fn settings_with(name: &str, json: &str) -> Settings {
-    Settings {
-        json: json.to_owned(),
-        deadline: Duration::from_secs(10),
-        ..settings(name)
-    }
+    let mut settings = settings(name);
+    json.clone_into(&mut settings.config.settings);
+    settings.config.deadline = Duration::from_secs(10);
+    settings
 }
 
 /// The plugin of a component, by way of a cache of its own.

@@ -24,7 +24,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         let took = started.elapsed();
         cache.store(&digest, &code)?;
         let (size, machine_code) = (component.len(), code.len());
-        writeln!(out, "{file}: {size} bytes, compiled {machine_code} bytes in {took:.1?}")?;
+        writeln!(
+            out,
+            "{file}: {size} bytes, compiled {machine_code} bytes in {took:.1?}"
+        )?;
     }
     Ok(())
 }

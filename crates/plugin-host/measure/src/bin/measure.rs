@@ -6,6 +6,9 @@
 //! ```sh
 //! cargo run --release -p husk-plugin-measure --bin measure -- /tmp/cache no-host.wasm
 //! ```
+//!
+//! Run sync(1) before: proc(5) counts what a file has not on disk yet, such as a binary that was just
+//! built, as dirty.
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
@@ -17,6 +20,7 @@ use std::time::{Duration, Instant};
 use husk_plugin_host::artifact::{self, Cache};
 use husk_plugin_host::subject::{Container, Pod, Question};
 use husk_plugin_host::{Host, Plugin, Settings};
+use husk_scope::config::{self, Mode, OnError};
 use husk_scope::{Scope, Scopes};
 use oci_spec::runtime::{Process, Spec};
 
@@ -36,7 +40,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let started = Instant::now();
     let host = Host::new()?;
-    let code = cache.load(&host, &digest)?.ok_or("it is not compiled: run `compile` first")?;
+    let code = cache
+        .load(&host, &digest)?
+        .ok_or("it is not compiled: run `compile` first")?;
     let plugin = Plugin::new(&host, &code, digest, with(settings))?;
     let question = match plugin.exports() {
         (true, _) => Question::ScopeContainer(&container),
@@ -46,9 +52,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let cold = started.elapsed();
     let after = memory()?;
 
-    let mut took: Vec<Duration> = (0..CALLS).map(|_| plugin.ask(&pod, &question).took).collect();
+    let mut took: Vec<Duration> = (0..CALLS)
+        .map(|_| plugin.ask(&pod, &question).took)
+        .collect();
     took.sort();
-    let at = |percent: usize| took.get(took.len() * percent / 100).copied().unwrap_or_default();
+    let at = |percent: usize| {
+        took.get(took.len() * percent / 100)
+            .copied()
+            .unwrap_or_default()
+    };
     let later = memory()?;
     let mut out = std::io::stdout().lock();
     writeln!(
@@ -66,11 +78,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn with(json: String) -> Settings {
+fn with(settings: String) -> Settings {
     Settings {
-        name: "measured".to_owned(),
-        json,
-        ..Settings::default()
+        config: config::Plugin {
+            name: "measured".to_owned(),
+            path: "measured.wasm".into(),
+            sha256: None,
+            mode: Mode::Enforce,
+            on_error: OnError::Deny,
+            deadline: Duration::from_millis(50),
+            memory: 64 << 20,
+            settings,
+        },
+        seccomp_profiles: Arc::default(),
     }
 }
 
@@ -83,7 +103,10 @@ struct Memory {
 fn memory() -> Result<Memory, Box<dyn Error>> {
     let rollup = fs::read_to_string("/proc/self/smaps_rollup")?;
     let field = |name: &str| -> Result<u64, Box<dyn Error>> {
-        let line = rollup.lines().find(|line| line.starts_with(name)).ok_or("no such field")?;
+        let line = rollup
+            .lines()
+            .find(|line| line.starts_with(name))
+            .ok_or("no such field")?;
         Ok(line.split_whitespace().nth(1).ok_or("no value")?.parse()?)
     };
     Ok(Memory {
