@@ -1,6 +1,7 @@
 //! A private containerd.
 use std::fmt::Write as _;
 use std::fs::{self, File};
+use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -56,6 +57,7 @@ impl Containerd {
         fs::create_dir(&dir).unwrap();
         fs::write(dir.join("config.toml"), configuration(lab, &dir)).unwrap();
         write_cni(&dir);
+        link_configurations(lab, &dir);
         let containerd = Self {
             lab: lab.clone(),
             dir,
@@ -137,7 +139,11 @@ impl Containerd {
 
     /// The shims first, then the lab's programs, then the machine's.
     fn path(&self) -> OsString {
-        let own = [self.lab.shim_dir.clone(), self.lab.programs.join("bin")];
+        let own = [
+            self.dir.join("bin"),
+            self.lab.shim_dir.clone(),
+            self.lab.programs.join("bin"),
+        ];
         let machine = env::var_os("PATH").unwrap_or_default();
         env::join_paths(own.into_iter().chain(env::split_paths(&machine))).unwrap()
     }
@@ -292,7 +298,7 @@ impl Handler {
 }
 
 /// `husk` and, for each configuration in `tests/lab/handlers`, one of its name; each also with
-/// `-api`, by which the pod's sandbox is made through the Sandbox API.
+/// `-api`, by which the shim makes the sandbox.
 fn handlers(lab: &Lab) -> Vec<Handler> {
     let binary = |name: &str| format!("'{}'", lab.programs.join("bin").join(name).display());
     if !lab.tests_husk() {
@@ -314,32 +320,63 @@ fn handlers(lab: &Lab) -> Vec<Handler> {
             },
         ];
     }
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab/handlers");
-    let inline = ("scopes.network", "'container'".to_owned());
-    let mut configurations = vec![
-        ("husk".to_owned(), None),
-        ("systemd".to_owned(), None),
+    let husk = |name: &str, sandboxer, options| Handler {
+        name: name.into(),
+        runtime: lab.runtime.clone(),
+        sandboxer,
+        options,
+    };
+    let mut handlers = vec![
+        husk("husk", "podsandbox", Vec::new()),
+        husk("husk-api", "shim", Vec::new()),
+        husk("systemd", "podsandbox", Vec::new()),
+        husk("systemd-api", "shim", Vec::new()),
         // Without a ConfigPath, containerd hands the handler's options over as they are.
-        ("inline".to_owned(), Some(inline)),
+        husk(
+            "inline",
+            "podsandbox",
+            vec![("scopes.network", "'container'".into())],
+        ),
     ];
-    for entry in fs::read_dir(folder).unwrap().flatten() {
-        let path = entry.path();
-        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+    for (name, path) in configurations() {
         let option = ("ConfigPath", format!("'{}'", path.display()));
-        configurations.push((name, Some(option)));
-    }
-    let mut handlers = Vec::new();
-    for (name, option) in configurations {
-        for (suffix, sandboxer) in [("", "podsandbox"), ("-api", "shim")] {
-            handlers.push(Handler {
-                name: format!("{name}{suffix}"),
-                runtime: lab.runtime.clone(),
-                sandboxer,
-                options: option.clone().into_iter().collect(),
-            });
-        }
+        handlers.push(husk(&name, "podsandbox", vec![option]));
+        // With `sandboxer = "shim"`, containerd 2.1 cannot start containers of a handler that has
+        // options: the shim's own name stands for the configuration.
+        handlers.push(Handler {
+            name: format!("{name}-api"),
+            runtime: lab.runtime.replace("husk", &format!("husk-{name}")),
+            sandboxer: "shim",
+            options: Vec::new(),
+        });
     }
     handlers
+}
+
+/// The configurations of `tests/lab/handlers` by name.
+fn configurations() -> Vec<(String, PathBuf)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab/handlers");
+    let paths = fs::read_dir(folder)
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path());
+    paths
+        .map(|path| {
+            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+            (name, path)
+        })
+        .collect()
+}
+
+/// Gives the shim a name for each configuration, and puts that where the name says.
+fn link_configurations(lab: &Lab, dir: &Path) {
+    let links = dir.join("bin");
+    fs::create_dir(&links).unwrap();
+    let shim = lab.shim_dir.join("containerd-shim-husk-v2");
+    for (name, path) in configurations() {
+        symlink(&shim, links.join(format!("containerd-shim-husk-{name}-v2"))).unwrap();
+        fs::copy(path, format!("/etc/husk/{name}.toml")).unwrap();
+    }
 }
 
 /// A network of point-to-point links: it needs no firewall and no bridge.

@@ -1,6 +1,6 @@
 //! A lab: the part of the machine that belongs to one run of the suite.
 //!
-//! Its mount namespace has its own `/run/containerd`, `/run/husk` and `/run/netns`; its network
+//! Its mount namespace has its own `/run/containerd`, `/run/husk`, `/run/netns` and `/etc/husk`; its network
 //! namespace is, for the pods in it, the node's. So a containerd that the machine already runs
 //! sees nothing of the suite, and the suite nothing of it.
 use std::collections::BTreeSet;
@@ -85,12 +85,9 @@ impl Lab {
         hide_hybrid_cgroup2()?;
         fs::create_dir(&lab.run).with_context(|| format!("create {}", lab.run.display()))?;
         tmpfs(&lab.run)?;
-        for dir in ["/run/containerd", "/run/husk", "/run/netns"] {
+        for dir in ["/run/containerd", "/run/husk", "/run/netns", "/etc/husk"] {
             fs::create_dir_all(dir)?;
             tmpfs(Path::new(dir))?;
-        }
-        if Path::new("/etc/husk").is_dir() {
-            tmpfs(Path::new("/etc/husk"))?;
         }
         // As on a node that systemd booted: mounts made in a shared volume propagate.
         change_propagation("/", MsFlags::MS_SHARED | MsFlags::MS_REC)?;

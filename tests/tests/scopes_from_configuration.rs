@@ -11,7 +11,6 @@ use k8s_cri::v1::{Capability, NamespaceMode};
 
 in_both_modes!(
     network_container_means_no_localhost_between_containers,
-    options_in_containerds_own_configuration_do_the_same,
     uts_container_means_a_host_name_each,
     ipc_container_means_shared_memory_each,
     cgroup_pod_means_the_pods_cgroup_is_the_root,
@@ -27,8 +26,9 @@ fn network_container_means_no_localhost_between_containers(mode: Mode) {
     no_localhost_between_containers("network-container", mode);
 }
 
-fn options_in_containerds_own_configuration_do_the_same(mode: Mode) {
-    no_localhost_between_containers("inline", mode);
+#[test]
+fn options_in_containerds_own_configuration_do_the_same() {
+    no_localhost_between_containers("inline", Mode::Podsandbox);
 }
 
 fn no_localhost_between_containers(handler: &str, mode: Mode) {

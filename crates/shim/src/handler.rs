@@ -65,7 +65,7 @@ impl Handler {
             }
         }
         Self::with(match options.first() {
-            None => read_file(Path::new(DEFAULT_PATH), true),
+            None => unnamed(),
             Some(any) => Err(HandlerError::Type(any.type_url.clone())),
         })
     }
@@ -111,7 +111,7 @@ impl Handler {
                 .iter()
                 .filter_map(|(name, given)| given.then_some(*name))
                 .collect(),
-            ..Self::with(read_file(Path::new(DEFAULT_PATH), true))
+            ..Self::with(unnamed())
         }
     }
 }
@@ -136,11 +136,33 @@ impl GenericOptions {
         if !self.config_body.is_empty() {
             Ok(Config::parse("ConfigBody", &self.config_body)?)
         } else if self.config_path.is_empty() {
-            read_file(Path::new(DEFAULT_PATH), true)
+            unnamed()
         } else {
             read_file(Path::new(&self.config_path), false)
         }
     }
+}
+
+/// The configuration of a handler whose options name none.
+fn unnamed() -> Result<Config, HandlerError> {
+    let program = std::env::args_os().next().unwrap_or_default();
+    match named_by(Path::new(&program)) {
+        Some(path) => read_file(&path, false),
+        None => read_file(Path::new(DEFAULT_PATH), true),
+    }
+}
+
+/// The configuration that the shim's own name stands for: `/etc/husk/NAME.toml` for
+/// `containerd-shim-husk-NAME-v2`, which containerd runs for the type `io.containerd.husk-NAME.v2`.
+///
+/// containerd 2.1 cannot start the containers of a handler that has options of its own and
+/// `sandboxer = "shim"`; a link to the shim gives such a handler a configuration all the same.
+fn named_by(program: &Path) -> Option<PathBuf> {
+    let name = program.file_name()?.to_str()?;
+    let name = name
+        .strip_prefix("containerd-shim-husk-")?
+        .strip_suffix("-v2")?;
+    Some(Path::new(DEFAULT_PATH).with_file_name(format!("{name}.toml")))
 }
 
 /// Reads a configuration file. Missing is fine only where nobody named the file.
@@ -198,6 +220,15 @@ mod tests {
         let handler = Handler::read(&[generic("/nonexistent/husk.toml", "")]);
         let error = handler.config.unwrap_err().to_string();
         assert!(error.contains("/nonexistent/husk.toml"), "{error}");
+    }
+
+    #[test]
+    fn the_shims_name_may_stand_for_a_configuration() {
+        let named = |program: &str| named_by(Path::new(program));
+        let strict = Some(PathBuf::from("/etc/husk/strict.toml"));
+        assert_eq!(named("/usr/bin/containerd-shim-husk-strict-v2"), strict);
+        assert_eq!(named("/usr/bin/containerd-shim-husk-v2"), None);
+        assert_eq!(named("husk"), None);
     }
 
     #[test]
