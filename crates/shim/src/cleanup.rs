@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use husk_sandbox::cgroup::{Cgroup, Driver};
 use husk_sandbox::process::{Pidfd, start_time};
 use husk_sandbox::rootfs::unmount_all;
+use husk_sandbox::zygote::Holder;
 use husk_scope::Kind;
 use husk_scope::record::{Container, Namespace, Pod, Process};
 use nix::libc::SIGKILL;
@@ -54,6 +55,7 @@ impl Cleanup {
         }
         for namespace in &record.namespaces {
             self.kill_holder(namespace);
+            self.remove_holders_cgroup(record, namespace);
         }
         for container in &record.containers {
             self.remove_container(container);
@@ -130,6 +132,25 @@ impl Cleanup {
                 .filter_map(|pid| Pidfd::open(pid).ok())
                 .collect();
             self.end(&inside);
+        }
+    }
+
+    fn remove_holders_cgroup(&mut self, record: &Pod, namespace: &Namespace) {
+        if namespace.kind != Kind::Pid || !namespace.pinned {
+            return;
+        }
+        let driver = Driver::of(&record.cgroup_parent);
+        let holder = Holder {
+            pin: namespace.path.clone(),
+            join: Vec::new(),
+            cgroup: Some(record.cgroup_parent.clone()).filter(|path| !path.is_empty()),
+            driver,
+        };
+        if let Some(path) = holder.cgroups_path() {
+            let cgroup = Cgroup::named(driver, Some(&path), "holder");
+            self.attempt(cgroup.and_then(|cgroup| cgroup.remove()), || {
+                format!("remove the holder's cgroup {path}")
+            });
         }
     }
 
