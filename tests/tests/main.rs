@@ -52,6 +52,7 @@ mod pod_share_process_namespace;
 mod pod_shares_namespaces;
 mod pod_sysctls_and_hostname;
 mod pod_target_pid;
+mod policies;
 mod protocol;
 mod run_and_exit;
 mod sandbox_api;

@@ -1,16 +1,17 @@
 //! `husk exec`.
 use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::{fs, io};
 
-use anyhow::{Context as _, Result, bail};
-use husk_engine::pod::{self, Control, Exec, Paths, Request};
+use anyhow::{Context as _, Result, ensure};
+use husk_engine::pod::{self, ContainerRecord, Control, Exec, Paths, Request};
 use husk_engine::shim::{Shim, address_of};
-use husk_scope::record::{self, STATE_DIR};
+use husk_scope::record;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, stdin};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::shims;
 use crate::terminal::{self, Raw};
 
 /// Run a command in a container of a running pod.
@@ -21,7 +22,7 @@ use crate::terminal::{self, Raw};
 pub(crate) struct Args {
     /// Name, id, or the beginning of one
     pod: String,
-    /// The container [default: the pod's only or last one]
+    /// The container [default: the pod's first]
     #[arg(short, long)]
     container: Option<String>,
     /// Pass stdin on
@@ -66,22 +67,14 @@ fn target(paths: &Paths, args: &Args) -> Result<Target> {
 }
 
 fn own(paths: &Paths, record: &pod::Record, args: &Args) -> Result<Target> {
-    let names = record
-        .containers
-        .iter()
-        .map(|container| container.name.as_str());
-    let name = choose(&record.name, names.collect(), args.container.as_deref())?;
-    let container = record
-        .containers
-        .iter()
-        .find(|container| container.name == name);
-    let Some(container) = container.filter(|container| container.status == pod::Status::Running)
-    else {
-        bail!(
-            "container {name} of pod {} does not run; see `husk ps`",
-            record.name
-        );
-    };
+    let name = |container: &ContainerRecord| container.name.clone();
+    let container = choose(args, &record.containers, name, |container| !container.init)?;
+    ensure!(
+        container.status == pod::Status::Running,
+        "container {} of pod {} does not run; see `husk ps`",
+        container.name,
+        record.name
+    );
     Ok(Target {
         address: record.address.clone(),
         version: record.version,
@@ -92,32 +85,12 @@ fn own(paths: &Paths, record: &pod::Record, args: &Args) -> Result<Target> {
 
 /// A pod that containerd made with husk's shim: its record says where the shim listens.
 fn containerds(args: &Args) -> Result<Target> {
-    let found: Vec<_> = records(Path::new(STATE_DIR), &args.pod).collect();
-    let [pod] = found.as_slice() else {
-        let error = if found.is_empty() {
-            pod::Error::NoSuchPod(args.pod.clone())
-        } else {
-            let names = found.iter().map(|pod| pod.id.clone()).collect();
-            pod::Error::Ambiguous {
-                wanted: args.pod.clone(),
-                names,
-            }
-        };
-        return Err(error.into());
-    };
-    let names = pod
-        .containers
-        .iter()
-        .map(|container| container.name.as_str())
-        .collect();
-    let name = choose(&args.pod, names, args.container.as_deref())?;
-    let Some(container) = pod
-        .containers
-        .iter()
-        .find(|container| container.name == name)
-    else {
-        bail!("pod {} has no container", args.pod);
-    };
+    let pod = shims::find(&args.pod)?;
+    let name = |container: &record::Container| container.name.clone();
+    // A pause container has the sandbox's id.
+    let container = choose(args, &pod.containers, name, |container| {
+        container.id != pod.id
+    })?;
     Ok(Target {
         address: address_of(&pod.socket),
         version: 3,
@@ -126,26 +99,33 @@ fn containerds(args: &Args) -> Result<Target> {
     })
 }
 
-fn records(state: &Path, wanted: &str) -> impl Iterator<Item = record::Pod> {
-    let children = |directory: &Path| fs::read_dir(directory).into_iter().flatten().flatten();
-    children(state)
-        .flat_map(move |namespace| children(&namespace.path()))
-        .filter_map(|pod| fs::read(pod.path().join(record::FILE)).ok())
-        .filter_map(|text| serde_json::from_slice(&text).ok())
-        .filter(move |pod: &record::Pod| pod.name == wanted || pod.id.starts_with(wanted))
-}
-
-/// The wanted container, or the last: the first ones are init containers.
-fn choose<'a>(pod: &str, names: Vec<&'a str>, wanted: Option<&str>) -> Result<&'a str, pod::Error> {
-    let found = match wanted {
-        Some(wanted) => names.iter().find(|name| **name == wanted),
-        None => names.last(),
+/// The container of the wanted name; the first that is `usual`, or simply the first, if none is
+/// wanted.
+fn choose<'a, Container>(
+    args: &Args,
+    containers: &'a [Container],
+    name: impl Fn(&Container) -> String,
+    usual: impl Fn(&Container) -> bool,
+) -> Result<&'a Container> {
+    let found = match &args.container {
+        Some(wanted) => containers
+            .iter()
+            .find(|container| name(container) == *wanted),
+        None => containers
+            .iter()
+            .find(|container| usual(container))
+            .or(containers.first()),
     };
-    found.copied().ok_or_else(|| pod::Error::NoSuchContainer {
-        pod: pod.to_owned(),
-        container: wanted.unwrap_or_default().to_owned(),
-        names: names.iter().map(ToString::to_string).collect(),
-    })
+    let Some(found) = found else {
+        ensure!(!containers.is_empty(), "pod {} has no container", args.pod);
+        return Err(pod::Error::NoSuchContainer {
+            pod: args.pod.clone(),
+            container: args.container.clone().unwrap_or_default(),
+            names: containers.iter().map(name).collect(),
+        }
+        .into());
+    };
+    Ok(found)
 }
 
 async fn execute(paths: &Paths, target: Target, args: &Args) -> Result<u32> {

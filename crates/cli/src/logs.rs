@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, sleep};
 
-use crate::tail;
+use crate::{shims, tail};
 
 /// How often it is looked whether a followed pod is over.
 const POLL: Duration = Duration::from_millis(200);
@@ -29,7 +29,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(paths: &Paths, args: &Args) -> Result<ExitCode> {
-    let record = Record::find(paths, &args.pod)?;
+    let elsewhere = "ask its client for the logs, `kubectl logs` or `crictl logs`";
+    let record = Record::find(paths, &args.pod)
+        .map_err(|error| shims::not_ours(error, &args.pod, elsewhere))?;
     let names = names(&record, args.container.as_deref())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -7,10 +7,12 @@ mod inspect;
 mod logs;
 mod messages;
 mod paths;
+mod policy;
 mod printer;
 mod ps;
 mod rm;
 mod run;
+mod shims;
 mod tail;
 mod terminal;
 
@@ -48,6 +50,8 @@ enum Command {
     Logs(logs::Args),
     /// Remove a pod
     Rm(rm::Args),
+    /// Check, test, measure and compile plugins
+    Policy(policy::Args),
     /// Wait for ever: the pause container of shims without the Sandbox API
     #[command(name = PAUSE, hide = true)]
     Pause,
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args).map(|()| ExitCode::SUCCESS),
         Command::Exec(args) => exec::run(&paths, &args),
         Command::Logs(args) => logs::run(&paths, &args),
+        Command::Policy(args) => policy::run(&args),
         Command::Rm(args) => rm::run(paths, &args),
         Command::Pause => pause(),
     };

@@ -1,16 +1,16 @@
 //! `husk ps`.
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::Write as _;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use husk_engine::pod::{self, Paths};
 use husk_engine::process;
-use husk_scope::record::{self, STATE_DIR};
+use husk_scope::record;
 use serde::Serialize;
+
+use crate::shims;
 
 /// List pods: those made by `husk run`, and those that containerd made with husk's shim
 #[derive(clap::Args)]
@@ -34,7 +34,7 @@ struct Row {
 
 pub(crate) fn run(paths: &Paths, args: &Args) -> Result<ExitCode> {
     let mut rows: Vec<_> = pod::Record::all(paths)?.into_iter().map(own).collect();
-    for pod in shims_pods(Path::new(STATE_DIR)) {
+    for pod in shims::pods() {
         // A pod of `husk run` under husk's shim has both records; the engine's knows more.
         if !rows.iter().any(|row| row.id == pod.id) {
             rows.push(others(pod));
@@ -96,16 +96,6 @@ fn others(pod: record::Pod) -> Row {
         created_ms: pod.created_ms,
         containers: containers.collect(),
     }
-}
-
-/// Every pod that a husk shim has on record. What cannot be read is being made or removed.
-fn shims_pods(state: &Path) -> Vec<record::Pod> {
-    let children = |directory: &Path| fs::read_dir(directory).into_iter().flatten().flatten();
-    children(state)
-        .flat_map(|namespace| children(&namespace.path()))
-        .filter_map(|pod| fs::read(pod.path().join(record::FILE)).ok())
-        .filter_map(|text| serde_json::from_slice(&text).ok())
-        .collect()
 }
 
 fn table(rows: &[Row]) -> String {

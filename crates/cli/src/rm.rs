@@ -7,6 +7,8 @@ use anyhow::Result;
 use husk_engine::pod::{self, Engine, PAUSE, Paths, Record};
 use husk_engine::shim::Binary;
 
+use crate::shims;
+
 /// How much longer than its grace period a pod may take before its supervisor is killed.
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -26,7 +28,9 @@ pub(crate) fn run(paths: Paths, args: &Args) -> Result<ExitCode> {
         .enable_all()
         .build()?;
     for wanted in &args.pods {
-        let record = Record::find(&paths, wanted)?;
+        let elsewhere = "remove it with its client, `kubectl`, `crictl` or `ctr`";
+        let record = Record::find(&paths, wanted)
+            .map_err(|error| shims::not_ours(error, wanted, elsewhere))?;
         let engine = Engine {
             paths: paths.clone(),
             shim: Binary::find(record.shim.to_str())?,

@@ -1,5 +1,4 @@
 //! The plugins of a handler, asked in order, and what they decide together.
-use std::fmt;
 use std::sync::Arc;
 
 use husk_scope::config::{Mode, OnError};
@@ -239,7 +238,10 @@ impl Chain {
             question: question.name(),
             container: question.container().map(|container| container.name.clone()),
             input: input.to_owned(),
-            answer: Words(&reply.answer).to_string(),
+            answer: match &reply.answer {
+                Ok(answer) => answer.to_string(),
+                Err(failure) => failure.to_string(),
+            },
             denied: reply.answer.is_err(),
             counted,
             micros: u64::try_from(reply.took.as_micros()).unwrap_or(u64::MAX),
@@ -257,28 +259,6 @@ impl Chain {
                 failure,
             }),
         };
-    }
-}
-
-/// An answer in words.
-struct Words<'a>(&'a Result<Answer, Failure>);
-
-impl fmt::Display for Words<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Ok(Answer::Silent) => f.write_str("not asked"),
-            Ok(Answer::Admitted) => f.write_str("admitted"),
-            Ok(Answer::Scopes(scopes)) if scopes.is_empty() => f.write_str("as requested"),
-            Ok(Answer::Scopes(scopes)) => {
-                let words: Vec<String> = scopes
-                    .iter()
-                    .map(|(kind, scope)| format!("{kind}={scope}"))
-                    .collect();
-                f.write_str(&words.join(" "))
-            }
-            Ok(Answer::Edited(_, edits)) => f.write_str(&edits.join("; ")),
-            Err(failure) => failure.fmt(f),
-        }
     }
 }
 
@@ -331,13 +311,20 @@ fn digest(pod: &Pod, question: &Question<'_>) -> String {
     let mut hash = Sha256::new();
     hash.update(question.name());
     hash.update(format!("{pod:?}"));
-    if let Some(container) = question.container() {
-        hash.update(&container.id);
-        hash.update(
-            canonical::json(&*container.spec)
-                .unwrap_or_default()
-                .to_string(),
-        );
+    if let Some(Container {
+        id,
+        name,
+        requested,
+        image,
+        spec,
+    }) = question.container()
+    {
+        hash.update(format!("{:?}", (id, name, requested, image)));
+        hash.update(canonical::json(&**spec).unwrap_or_default().to_string());
+    }
+    hash.update(format!("{:?}", question.exit()));
+    if let Some(update) = question.update() {
+        hash.update(canonical::json(update).unwrap_or_default().to_string());
     }
     if let Some(process) = question.process() {
         hash.update(canonical::json(process).unwrap_or_default().to_string());

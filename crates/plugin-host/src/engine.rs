@@ -28,6 +28,9 @@ pub enum HostError {
     /// The engine refused its configuration.
     #[error("preparing the WebAssembly engine: {0:#}")]
     Engine(wasmtime::Error),
+    /// The component does not compile.
+    #[error("compiling the component: {0:#}")]
+    Compile(wasmtime::Error),
     /// No thread for the clock of deadlines.
     #[error("starting the thread that keeps plugins' deadlines: {0}")]
     Ticker(#[source] std::io::Error),
@@ -47,7 +50,30 @@ impl Host {
     /// # Errors
     /// The engine refuses its configuration, or there is no thread to be had.
     pub fn new() -> Result<Self, HostError> {
-        let engine = Engine::new(&config()).map_err(HostError::Engine)?;
+        Self::with(&config())
+    }
+
+    /// The same, counting fuel: what a call costs, exactly and at every time the same. Its code is
+    /// another one than that which is compiled ahead.
+    ///
+    /// # Errors
+    /// See [`Host::new`].
+    #[cfg(feature = "compile")]
+    pub fn counting_fuel() -> Result<Self, HostError> {
+        Self::with(config().consume_fuel(true))
+    }
+
+    /// Compiles a component for this host alone.
+    ///
+    /// # Errors
+    /// It is not a component, or does not compile.
+    #[cfg(feature = "compile")]
+    pub fn compile(&self, component: &[u8]) -> Result<wasmtime::component::Component, HostError> {
+        wasmtime::component::Component::new(&self.engine, component).map_err(HostError::Compile)
+    }
+
+    fn with(config: &Config) -> Result<Self, HostError> {
+        let engine = Engine::new(config).map_err(HostError::Engine)?;
         let mut linker = Linker::new(&engine);
         bindings::Plugin::add_to_linker::<_, Data>(&mut linker, |state| state)
             .map_err(HostError::Engine)?;

@@ -1,14 +1,16 @@
 //! What plugins import: questions about the subject, and edits of it.
 use husk_scope::{Kind, Scope, Scopes};
-use oci_spec::runtime::{LinuxDeviceType, Mount as SpecMount, Spec};
+use oci_spec::runtime::{
+    LinuxCpu, LinuxDeviceType, LinuxResources, Mount as SpecMount, Process, Spec,
+};
 use wasmtime::{Result, bail};
 
 use crate::adjust::{self, Edit};
-use crate::bindings::husk::plugin::{container, edit, host, pod, process, types};
+use crate::bindings::husk::plugin::{container, edit, exit, host, pod, process, types, update};
 use crate::canonical;
 use crate::guest_log::Level;
 use crate::state::State;
-use crate::subject::Container;
+use crate::subject::{Container, Exit};
 
 impl From<Kind> for types::NamespaceKind {
     fn from(kind: Kind) -> Self {
@@ -86,10 +88,24 @@ impl State {
         Ok(&self.subject()?.spec)
     }
 
-    fn exec(&self) -> Result<&oci_spec::runtime::Process> {
+    fn exec(&self) -> Result<&Process> {
         match &self.process {
             Some(process) => Ok(process),
             None => bail!("this call is not about an exec: there is no process to ask about"),
+        }
+    }
+
+    fn ended(&self) -> Result<Exit> {
+        match self.exit {
+            Some(exit) => Ok(exit),
+            None => bail!("this call is not about an exit: the container has not ended"),
+        }
+    }
+
+    fn asked_for(&self) -> Result<&LinuxResources> {
+        match &self.update {
+            Some(update) => Ok(update),
+            None => bail!("this call is not about new limits: none are asked for"),
         }
     }
 
@@ -109,7 +125,24 @@ impl State {
     }
 }
 
-fn bounding(process: &oci_spec::runtime::Process) -> Vec<String> {
+/// The value of a variable in an environment of `NAME=value` entries.
+fn variable(process: &Process, name: &str) -> Option<String> {
+    let entries = process.env().iter().flatten();
+    entries
+        .filter_map(|entry| entry.split_once('='))
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value.to_owned())
+}
+
+/// A CPU quota in thousandths of a CPU; negative for no limit.
+fn thousandths(cpu: &LinuxCpu) -> Option<i64> {
+    // The kernel's default period, in microseconds.
+    let period = i64::try_from(cpu.period().unwrap_or(100_000)).unwrap_or(i64::MAX);
+    let quota = cpu.quota()?;
+    Some(quota.saturating_mul(1000) / period.max(1))
+}
+
+fn bounding(process: &Process) -> Vec<String> {
     let capabilities = process
         .capabilities()
         .as_ref()
@@ -189,14 +222,7 @@ impl container::Host for &mut State {
 
     fn untrusted_env(&mut self, name: String) -> Result<Option<String>> {
         let process = self.oci()?.process().as_ref();
-        let env = process
-            .and_then(|process| process.env().as_ref())
-            .into_iter()
-            .flatten();
-        Ok(env
-            .filter_map(|entry| entry.split_once('='))
-            .find(|(key, _)| *key == name)
-            .map(|(_, value)| value.to_owned()))
+        Ok(process.and_then(|process| variable(process, &name)))
     }
 
     fn untrusted_annotation(&mut self, key: String) -> Result<Option<String>> {
@@ -269,10 +295,10 @@ impl container::Host for &mut State {
 
     fn cpu_limit(&mut self) -> Result<Option<u64>> {
         let cpu = adjust::resources(self.oci()?).and_then(|resources| resources.cpu().as_ref());
-        let Some(cpu) = cpu else { return Ok(None) };
-        let quota = cpu.quota().and_then(|quota| u64::try_from(quota).ok());
-        let period = cpu.period().unwrap_or(100_000).max(1);
-        Ok(quota.map(|quota| quota.saturating_mul(1000) / period))
+        Ok(cpu
+            .and_then(thousandths)
+            .and_then(|limit| u64::try_from(limit).ok())
+            .filter(|limit| *limit > 0))
     }
 
     fn mounts(&mut self) -> Result<Vec<types::Mount>> {
@@ -332,6 +358,52 @@ impl process::Host for &mut State {
 
     fn capabilities(&mut self) -> Result<Vec<String>> {
         Ok(bounding(self.exec()?))
+    }
+
+    fn untrusted_env(&mut self, name: String) -> Result<Option<String>> {
+        Ok(variable(self.exec()?, &name))
+    }
+
+    fn untrusted_directory(&mut self) -> Result<String> {
+        Ok(self.exec()?.cwd().display().to_string())
+    }
+
+    fn no_new_privileges(&mut self) -> Result<bool> {
+        Ok(self.exec()?.no_new_privileges().unwrap_or(false))
+    }
+}
+
+impl exit::Host for &mut State {
+    fn code(&mut self) -> Result<u32> {
+        Ok(self.ended()?.code)
+    }
+
+    fn oom_killed(&mut self) -> Result<bool> {
+        Ok(self.ended()?.oom_killed)
+    }
+}
+
+impl update::Host for &mut State {
+    fn memory_limit(&mut self) -> Result<Option<i64>> {
+        let memory = self.asked_for()?.memory().as_ref();
+        Ok(memory
+            .and_then(|memory| memory.limit())
+            .filter(|limit| *limit != 0))
+    }
+
+    fn cpu_limit(&mut self) -> Result<Option<i64>> {
+        let cpu = self.asked_for()?.cpu().as_ref();
+        Ok(cpu.and_then(thousandths).filter(|limit| *limit != 0))
+    }
+
+    fn pids_limit(&mut self) -> Result<Option<i64>> {
+        let pids = self.asked_for()?.pids().as_ref();
+        Ok(pids.map(|pids| pids.limit()).filter(|limit| *limit != 0))
+    }
+
+    fn resources(&mut self, pointer: String) -> Result<Option<String>> {
+        let resources = canonical::json(self.asked_for()?)?;
+        Ok(resources.pointer(&pointer).map(ToString::to_string))
     }
 }
 

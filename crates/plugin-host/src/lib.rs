@@ -25,4 +25,5 @@ mod wasi;
 
 pub use chain::{Chain, Decision, Denied, Outcome};
 pub use engine::{Host, HostError};
+pub use guest_log::Level;
 pub use plugin::{Plugin, PluginError, Settings};

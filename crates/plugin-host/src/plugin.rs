@@ -1,5 +1,6 @@
 //! One plugin: what it exports, and one call of it.
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -78,6 +79,24 @@ pub enum Answer {
     Scopes(Vec<(Kind, Scope)>),
     /// The container, edited; what was done, in words.
     Edited(Arc<Spec>, Vec<String>),
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent => f.write_str("not asked"),
+            Self::Admitted => f.write_str("admitted"),
+            Self::Scopes(scopes) if scopes.is_empty() => f.write_str("as requested"),
+            Self::Scopes(scopes) => {
+                let words: Vec<String> = scopes
+                    .iter()
+                    .map(|(kind, scope)| format!("{kind}={scope}"))
+                    .collect();
+                f.write_str(&words.join(" "))
+            }
+            Self::Edited(_, edits) => f.write_str(&edits.join("; ")),
+        }
+    }
 }
 
 /// Why there is no answer, or a refusal.
@@ -261,20 +280,12 @@ impl Plugin {
             Question::SandboxStarting => guest.call_sandbox_starting(store)?,
             Question::ContainerCreating(_) => guest.call_container_creating(store)?,
             Question::ExecStarting(..) => guest.call_exec_starting(store)?,
-            Question::ResourcesUpdating(_) => guest.call_resources_updating(store)?,
+            Question::ResourcesUpdating(..) => guest.call_resources_updating(store)?,
             Question::SandboxStarted => Ok(guest.call_sandbox_started(store)?),
             Question::SandboxStopped => Ok(guest.call_sandbox_stopped(store)?),
             Question::ContainerStarted(_) => Ok(guest.call_container_started(store)?),
             Question::ContainerOom(_) => Ok(guest.call_container_oom(store)?),
-            Question::ContainerExited(_, exit) => {
-                let signal = exit.code.checked_sub(128).filter(|signal| *signal > 0);
-                let exit = lifecycle::Exit {
-                    code: exit.code,
-                    signal,
-                    oom_killed: exit.oom_killed,
-                };
-                Ok(guest.call_container_exited(store, exit)?)
-            }
+            Question::ContainerExited(..) => Ok(guest.call_container_exited(store)?),
             Question::ValidateSettings | Question::ScopeSandbox | Question::ScopeContainer(_) => {
                 return Ok(Ok(Answer::Silent));
             }

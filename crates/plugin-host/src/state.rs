@@ -1,13 +1,13 @@
 //! What a call's store holds.
 use std::sync::Arc;
 
-use oci_spec::runtime::Process;
+use oci_spec::runtime::{LinuxResources, Process};
 use wasmtime::component::HasData;
 use wasmtime::{StoreLimits, StoreLimitsBuilder};
 
 use crate::guest_log::GuestLog;
 use crate::plugin::Settings;
-use crate::subject::{Container, Pod, Question};
+use crate::subject::{Container, Exit, Pod, Question};
 
 /// The subject, the limits, and what the plugin did so far.
 pub(crate) struct State {
@@ -15,6 +15,8 @@ pub(crate) struct State {
     pub(crate) pod: Arc<Pod>,
     pub(crate) container: Option<Container>,
     pub(crate) process: Option<Process>,
+    pub(crate) exit: Option<Exit>,
+    pub(crate) update: Option<LinuxResources>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) log: GuestLog,
     /// Whether `edit` may be called: only while a container is being created.
@@ -36,6 +38,8 @@ impl State {
             pod: Arc::clone(pod),
             container: question.container().cloned(),
             process: question.process().cloned(),
+            exit: question.exit(),
+            update: question.update().cloned(),
             settings: Arc::clone(settings),
             log: GuestLog::default(),
             editing: matches!(question, Question::ContainerCreating(_)),

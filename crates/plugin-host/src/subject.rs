@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use husk_scope::Scopes;
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{LinuxResources, Process, Spec};
 
 /// The pod, as plugins see it.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,8 +77,8 @@ pub enum Question<'a> {
     ContainerOom(&'a Container),
     /// `lifecycle.exec-starting`.
     ExecStarting(&'a Container, &'a Process),
-    /// `lifecycle.resources-updating`.
-    ResourcesUpdating(&'a Container),
+    /// `lifecycle.resources-updating`, with the limits that are asked for.
+    ResourcesUpdating(&'a Container, &'a LinuxResources),
 }
 
 impl<'a> Question<'a> {
@@ -97,7 +97,7 @@ impl<'a> Question<'a> {
             Self::ContainerExited(..) => "container-exited",
             Self::ContainerOom(_) => "container-oom",
             Self::ExecStarting(..) => "exec-starting",
-            Self::ResourcesUpdating(_) => "resources-updating",
+            Self::ResourcesUpdating(..) => "resources-updating",
         }
     }
 
@@ -116,7 +116,7 @@ impl<'a> Question<'a> {
             | Self::ContainerExited(container, _)
             | Self::ContainerOom(container)
             | Self::ExecStarting(container, _)
-            | Self::ResourcesUpdating(container) => Some(container),
+            | Self::ResourcesUpdating(container, _) => Some(container),
         }
     }
 
@@ -125,6 +125,24 @@ impl<'a> Question<'a> {
     pub fn process(&self) -> Option<&'a Process> {
         match *self {
             Self::ExecStarting(_, process) => Some(process),
+            _ => None,
+        }
+    }
+
+    /// How the container ended, if it has.
+    #[must_use]
+    pub fn exit(&self) -> Option<Exit> {
+        match *self {
+            Self::ContainerExited(_, exit) => Some(exit),
+            _ => None,
+        }
+    }
+
+    /// The limits that are asked for, if any are.
+    #[must_use]
+    pub fn update(&self) -> Option<&'a LinuxResources> {
+        match *self {
+            Self::ResourcesUpdating(_, update) => Some(update),
             _ => None,
         }
     }

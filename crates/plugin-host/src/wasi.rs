@@ -2,17 +2,25 @@
 //!
 //! Compilers of some languages leave imports of `wasi:*` in every component. They are granted
 //! nothing: a function they import answers with the empty value of its type (no files, no
-//! arguments, time zero, zeroes for randomness), the same at every call, so that a decision stays a
-//! function of what the plugin asks. Where a type has no empty value, such as a handle, the call
-//! traps.
+//! arguments, time zero, writes that go nowhere, zeroes for randomness), the same at every call, so
+//! that a decision stays a function of what the plugin asks. A handle is one of something that does
+//! nothing. Where a type has no empty value, such as a variant, the call traps.
 use wasmtime::component::types::{ComponentFunc, ComponentItem, Type};
-use wasmtime::component::{Component, Linker, LinkerInstance, ResourceType, Val};
-use wasmtime::{Result, bail};
+use wasmtime::component::{
+    Component, Linker, LinkerInstance, Resource, ResourceAny, ResourceType, Val,
+};
+use wasmtime::{Result, StoreContextMut, bail};
 
 use crate::state::State;
 
 /// The package that is answered for real.
 const OURS: &str = "husk:plugin/";
+
+/// The functions of `wasi:random` that must return as many bytes as they are asked for.
+const RANDOM: [&str; 2] = ["get-random-bytes", "get-insecure-random-bytes"];
+
+/// The most zeroes that one call gets for randomness; seeds are shorter.
+const RANDOM_BYTES: u64 = 64 * 1024;
 
 /// Defines every import of `component` outside `husk:plugin` as inert.
 pub(crate) fn define(linker: &mut Linker<State>, component: &Component) -> Result<()> {
@@ -55,26 +63,54 @@ fn define_function(
     name: &str,
     function: &ComponentFunc,
 ) -> Result<()> {
-    let empty: Option<Vec<Val>> = function
-        .results()
-        .map(|result| empty_value(&result))
-        .collect();
+    let types: Vec<Type> = function.results().collect();
     let full_name = name.to_owned();
-    linker.func_new(name, move |_, _, _, results| {
-        let Some(empty) = &empty else {
-            bail!("`{full_name}` is not granted: a plugin has no files, no network, no clock");
-        };
-        results.clone_from_slice(empty);
+    linker.func_new(name, move |mut store, _, arguments, results| {
+        for argument in arguments {
+            release(&mut store, argument)?;
+        }
+        if let ([Val::U64(length)], [result]) = (arguments, &mut *results)
+            && RANDOM.contains(&full_name.as_str())
+        {
+            *result = zeroes(*length)?;
+            return Ok(());
+        }
+        for (result, ty) in results.iter_mut().zip(&types) {
+            let Some(empty) = empty_value(&mut store, ty)? else {
+                bail!("`{full_name}` is not granted: a plugin has no files, no network, no clock");
+            };
+            *result = empty;
+        }
         Ok(())
     })
 }
 
-/// What stands for a resource that is never handed out.
+/// What every handle stands for.
 struct Inert;
 
+/// Gives back the handles in an argument: a plugin may not return while one is lent out.
+fn release(store: &mut StoreContextMut<'_, State>, argument: &Val) -> Result<()> {
+    match argument {
+        Val::Resource(handle) => handle.resource_drop(store),
+        Val::Option(Some(value)) => release(store, value),
+        Val::List(values) | Val::Tuple(values) => {
+            values.iter().try_for_each(|value| release(store, value))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Chance that is always the same.
+fn zeroes(length: u64) -> Result<Val> {
+    if length > RANDOM_BYTES {
+        bail!("{length} bytes of randomness at once: {RANDOM_BYTES} are allowed");
+    }
+    Ok(Val::List((0..length).map(|_| Val::U8(0)).collect()))
+}
+
 /// The empty value of a type; none where there is no such thing.
-fn empty_value(ty: &Type) -> Option<Val> {
-    Some(match ty {
+fn empty_value(store: &mut StoreContextMut<'_, State>, ty: &Type) -> Result<Option<Val>> {
+    Ok(Some(match ty {
         Type::Bool => Val::Bool(false),
         Type::S8 => Val::S8(0),
         Type::U8 => Val::U8(0),
@@ -91,23 +127,41 @@ fn empty_value(ty: &Type) -> Option<Val> {
         Type::List(_) => Val::List(Vec::new()),
         Type::Option(_) => Val::Option(None),
         Type::Flags(_) => Val::Flags(Vec::new()),
-        Type::Enum(names) => Val::Enum(names.names().next()?.to_owned()),
-        Type::Tuple(tuple) => Val::Tuple(
-            tuple
-                .types()
-                .map(|ty| empty_value(&ty))
-                .collect::<Option<_>>()?,
-        ),
-        Type::Record(record) => Val::Record(
-            record
-                .fields()
-                .map(|field| Some((field.name.to_owned(), empty_value(&field.ty)?)))
-                .collect::<Option<_>>()?,
-        ),
+        Type::Enum(names) => match names.names().next() {
+            Some(name) => Val::Enum(name.to_owned()),
+            None => return Ok(None),
+        },
+        Type::Own(_) => {
+            let handle = Resource::<Inert>::new_own(0);
+            Val::Resource(ResourceAny::try_from_resource(handle, store)?)
+        }
+        Type::Tuple(tuple) => {
+            let mut values = Vec::new();
+            for ty in tuple.types() {
+                let Some(value) = empty_value(store, &ty)? else {
+                    return Ok(None);
+                };
+                values.push(value);
+            }
+            Val::Tuple(values)
+        }
+        Type::Record(record) => {
+            let mut fields = Vec::new();
+            for field in record.fields() {
+                let Some(value) = empty_value(store, &field.ty)? else {
+                    return Ok(None);
+                };
+                fields.push((field.name.to_owned(), value));
+            }
+            Val::Record(fields)
+        }
         Type::Result(result) => Val::Result(Ok(match result.ok() {
-            Some(ty) => Some(Box::new(empty_value(&ty)?)),
+            Some(ty) => match empty_value(store, &ty)? {
+                Some(value) => Some(Box::new(value)),
+                None => return Ok(None),
+            },
             None => None,
         })),
-        _ => return None,
-    })
+        _ => return Ok(None),
+    }))
 }

@@ -1,12 +1,21 @@
 //! Whatever goes wrong in a plugin denies, within its deadline, and leaves the host as it was.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod common;
 
 use std::time::{Duration, Instant};
 
 use husk_plugin_host::plugin::{Answer, Failure};
-use husk_plugin_host::subject::Question;
+use husk_plugin_host::subject::{Exit, Question};
 use husk_plugin_host::{Chain, Host};
 use husk_scope::config::{Mode, OnError};
+use oci_spec::runtime::{LinuxResources, Process};
 
 fn ask(host: &Host, component: &[u8]) -> (Result<Answer, Failure>, Duration) {
     let plugin = common::load(host, component, common::settings("bad")).unwrap();
@@ -169,4 +178,184 @@ fn a_component_without_our_exports_is_no_plugin() {
     let component = wat::parse_str("(component)").unwrap();
     let error = common::load(&host, &component, common::settings("empty")).unwrap_err();
     assert!(error.to_string().contains("exports neither"), "{error}");
+}
+
+/// Hooks that trap in every function.
+fn trapping_hooks() -> Vec<u8> {
+    let functions: String = [
+        ("sandbox-starting", "(result i32)"),
+        ("sandbox-started", ""),
+        ("sandbox-stopped", ""),
+        ("container-creating", "(result i32)"),
+        ("container-started", ""),
+        ("container-exited", ""),
+        ("container-oom", ""),
+        ("exec-starting", "(result i32)"),
+        ("resources-updating", "(result i32)"),
+    ]
+    .iter()
+    .map(|(name, result)| {
+        format!(r#"(func (export "husk:plugin/lifecycle@0.1.0#{name}") {result} (unreachable))"#)
+    })
+    .collect();
+    common::component(
+        "configurable-hooks",
+        &format!(
+            r#"(module
+                (memory (export "memory") 1)
+                (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024))
+                (func (export "husk:plugin/configurable@0.1.0#validate-settings")
+                    (param i32 i32) (result i32) (unreachable))
+                {functions})"#
+        ),
+    )
+}
+
+#[test]
+fn a_trap_in_every_function_denies_what_can_be_denied() {
+    let host = Host::new().unwrap();
+    let bad = common::load(&host, &trapping_hooks(), common::settings("bad")).unwrap();
+    let chain = Chain::new(vec![bad]);
+    let (pod, container) = (common::pod(), common::container());
+    let (process, resources) = (Process::default(), LinuxResources::default());
+    let exit = Exit {
+        code: 137,
+        oom_killed: true,
+    };
+    for question in [
+        Question::SandboxStarting,
+        Question::SandboxStarted,
+        Question::SandboxStopped,
+        Question::ContainerStarted(&container),
+        Question::ContainerExited(&container, exit),
+        Question::ContainerOom(&container),
+        Question::ExecStarting(&container, &process),
+        Question::ResourcesUpdating(&container, &resources),
+    ] {
+        let outcome = chain.notify(&pod, &question);
+        let name = question.name();
+        assert_eq!(outcome.result.is_err(), question.decides(), "{name}");
+        let answer = &outcome.decisions[0].answer;
+        assert!(answer.contains("unreachable"), "{name}: {answer}");
+    }
+    assert!(chain.container_creating(&pod, &container).result.is_err());
+    assert!(chain.validate_settings(&pod).result.is_err());
+}
+
+/// A policy that asks or tells the host something before it answers that all stays as requested.
+fn calling(import: &str, parameters: &str, call: &str) -> Vec<u8> {
+    let prelude = format!(r#"(import {import} (func $f {parameters}))"#);
+    common::policy(&prelude, &format!("{call} (i32.const 0)"))
+}
+
+#[test]
+fn a_flood_of_log_lines_is_cut() {
+    let host = Host::new().unwrap();
+    // A line of 200 bytes, a thousand times; the answer at 0 is an empty list.
+    let call = "(local $i i32)
+        (loop $l
+            (call $f (i32.const 1) (i32.const 1024) (i32.const 200))
+            (local.set $i (i32.add (local.get $i) (i32.const 1)))
+            (br_if $l (i32.lt_u (local.get $i) (i32.const 1000))))";
+    let component = calling(
+        r#""husk:plugin/host@0.1.0" "log""#,
+        "(param i32 i32 i32)",
+        call,
+    );
+    let bad = common::load(&host, &component, common::settings("bad")).unwrap();
+    let reply = bad.ask(&common::pod(), &Question::ScopeSandbox);
+    assert_eq!(reply.answer, Ok(Answer::Scopes(vec![])));
+    assert_eq!(reply.log.len(), 33);
+    assert_eq!(
+        reply.log[32].1,
+        "968 more lines dropped: a call may write 32"
+    );
+    let escaped = "\\u{0}".repeat(200);
+    assert!(
+        reply.log[0].1.starts_with(&escaped[..100]),
+        "{}",
+        reply.log[0].1
+    );
+}
+
+#[test]
+fn a_log_line_of_megabytes_is_refused() {
+    let host = Host::new().unwrap();
+    let call = "(drop (memory.grow (i32.const 800)))
+        (call $f (i32.const 1) (i32.const 0) (i32.const 50000000))";
+    let component = calling(
+        r#""husk:plugin/host@0.1.0" "log""#,
+        "(param i32 i32 i32)",
+        call,
+    );
+    let (answer, _) = ask(&host, &component);
+    let problem = trapped(answer);
+    assert!(
+        problem.contains("fuel") || problem.contains("limit"),
+        "{problem}"
+    );
+}
+
+#[test]
+fn a_question_without_a_subject_is_a_trap() {
+    let host = Host::new().unwrap();
+    let component = calling(
+        r#""husk:plugin/container@0.1.0" "uid""#,
+        "(result i32)",
+        "(drop (call $f))",
+    );
+    let bad = common::load(&host, &component, common::settings("bad")).unwrap();
+    let reply = bad.ask(&common::pod(), &Question::ScopeSandbox);
+    assert!(trapped(reply.answer).contains("no container to ask about"));
+    let container = common::container();
+    let reply = bad.ask(&common::pod(), &Question::ScopeContainer(&container));
+    assert_eq!(reply.answer, Ok(Answer::Scopes(vec![])));
+}
+
+#[test]
+fn a_group_name_of_a_megabyte_is_refused() {
+    let host = Host::new().unwrap();
+    // network = group(1 MB of zeroes)
+    let prelude = r#"(data (i32.const 0) "\00\00\00\00\20\00\00\00\01\00\00\00")
+        (data (i32.const 32) "\00\00\00\00\04\00\00\00\40\00\00\00\00\00\10\00")"#;
+    let body = "(drop (memory.grow (i32.const 32))) (i32.const 0)";
+    let (answer, took) = ask(&host, &common::policy(prelude, body));
+    assert!(answer.is_err(), "{answer:?}");
+    assert!(took < Duration::from_millis(500), "{took:?}");
+}
+
+#[test]
+fn a_kind_or_scope_that_does_not_exist_is_a_trap() {
+    let host = Host::new().unwrap();
+    for (kind, scope) in [(8, 0), (0, 5)] {
+        let (answer, _) = ask(&host, &common::assigns(kind, scope));
+        let problem = trapped(answer);
+        assert!(problem.contains("discriminant"), "{problem}");
+    }
+}
+
+#[test]
+fn others_are_answered_while_a_bad_plugin_runs() {
+    let host = Host::new().unwrap();
+    let endless = common::policy("", "(loop $l (br $l)) (i32.const 0)");
+    let bad = common::load(&host, &endless, common::settings("bad")).unwrap();
+    let good = common::load(
+        &host,
+        &common::assigns(0, 0),
+        common::settings_with("good", "{}"),
+    )
+    .unwrap();
+    let (pod, container) = (common::pod(), common::container());
+    let question = Question::ScopeContainer(&container);
+    std::thread::scope(|threads| {
+        let bad = threads.spawn(|| bad.ask(&pod, &question).answer);
+        let mut answered = 0_u32;
+        while !bad.is_finished() {
+            let answer = good.ask(&pod, &question).answer;
+            assert!(matches!(answer, Ok(Answer::Scopes(_))), "{answer:?}");
+            answered += 1;
+        }
+        assert!(answered > 0, "the two ran side by side");
+        assert!(matches!(bad.join().unwrap(), Err(Failure::TimedOut(_))));
+    });
 }

@@ -1,8 +1,8 @@
 //! Write plugins for husk in Rust.
 //!
 //! A *policy* decides whose namespaces a container uses; *hooks* take part in a pod's life. Both ask
-//! about their subject through [`pod`], [`container`], [`process`] and [`host`], and hooks change a
-//! container through [`edit`]. A whole policy:
+//! about their subject through [`pod`], [`container`], [`process`], [`exit`], [`update`] and [`host`],
+//! and hooks change a container through [`edit`]. A whole policy:
 //!
 //! ```
 //! use husk_plugin::{Answer, Kind, Policy, Scope, assign, container};
@@ -24,15 +24,16 @@
 //!
 //! Build it for `wasm32-unknown-unknown`, crate type `cdylib`, and make the result a component; or let
 //! `husk policy build` do both.
+//!
+//! With the feature `settings`, [`settings()`] reads a plugin's settings into a type of its own.
 
 #[doc(hidden)]
 pub mod worlds;
 
-pub use worlds::Exit;
 pub use worlds::imports::husk::plugin::types::{
     Assignment, Denial, Mount, NamespaceKind as Kind, Scope,
 };
-pub use worlds::imports::husk::plugin::{container, edit, host, pod, process};
+pub use worlds::imports::husk::plugin::{container, edit, exit, host, pod, process, update};
 
 /// What a policy answers: scopes for the kinds it cares about, or a refusal.
 pub type Answer = Result<Vec<Assignment>, Denial>;
@@ -52,6 +53,33 @@ pub fn deny(reason: impl Into<String>) -> Denial {
     Denial {
         reason: reason.into(),
     }
+}
+
+/// The scope of this kind among `assignments`, such as those of [`container::requested_scopes`].
+#[must_use]
+pub fn scope_of(assignments: &[Assignment], kind: Kind) -> Option<&Scope> {
+    assignments
+        .iter()
+        .find(|assignment| assignment.kind == kind)
+        .map(|assignment| &assignment.scope)
+}
+
+/// This plugin's settings.
+///
+/// # Errors
+/// A refusal that says what is wrong with them.
+#[cfg(feature = "settings")]
+pub fn settings<T: serde::de::DeserializeOwned>() -> Result<T, Denial> {
+    parse_settings(&host::settings()).map_err(|problem| deny(format!("settings: {problem}")))
+}
+
+/// Reads settings; what [`Configurable::validate_settings`] needs.
+///
+/// # Errors
+/// What is wrong with them, and where.
+#[cfg(feature = "settings")]
+pub fn parse_settings<T: serde::de::DeserializeOwned>(settings: &str) -> Result<T, String> {
+    serde_json::from_str(settings).map_err(|error| error.to_string())
 }
 
 /// Decides scopes. What a policy does not name stays as requested.
@@ -100,13 +128,13 @@ pub trait Hooks {
     /// Its first process runs.
     fn container_started() {}
 
-    /// Its first process has ended.
-    fn container_exited(_exit: Exit) {}
+    /// Its first process has ended; [`exit`] tells how.
+    fn container_exited() {}
 
     /// The kernel killed a process of it for want of memory.
     fn container_oom() {}
 
-    /// Before a further process starts in it.
+    /// Before a further process starts in it; [`process`] tells which.
     ///
     /// # Errors
     /// A refusal of the exec.
@@ -114,7 +142,7 @@ pub trait Hooks {
         Ok(())
     }
 
-    /// Before its limits change.
+    /// Before its limits change; [`update`] tells the new ones.
     ///
     /// # Errors
     /// A refusal of the change.

@@ -21,12 +21,15 @@ pub mod imports {
                 import husk:plugin/pod@0.1.0;
                 import husk:plugin/container@0.1.0;
                 import husk:plugin/process@0.1.0;
+                import husk:plugin/exit@0.1.0;
+                import husk:plugin/update@0.1.0;
                 import husk:plugin/edit@0.1.0;
                 import husk:plugin/host@0.1.0;
             }
         ",
         world: "husk:sdk/imports",
         generate_all,
+        additional_derives: [PartialEq, Eq],
     });
 }
 
@@ -61,8 +64,6 @@ export!(
     "package husk:sdk-configurable; world configurable { export husk:plugin/configurable@0.1.0; }"
 );
 
-pub use lifecycle::exports::husk::plugin::lifecycle::Exit;
-
 impl<T: crate::Policy> scoping::exports::husk::plugin::scoping::Guest for T {
     fn scope_sandbox() -> crate::Answer {
         T::scope_sandbox()
@@ -94,8 +95,8 @@ impl<T: crate::Hooks> lifecycle::exports::husk::plugin::lifecycle::Guest for T {
         T::container_started();
     }
 
-    fn container_exited(exit: Exit) {
-        T::container_exited(exit);
+    fn container_exited() {
+        T::container_exited();
     }
 
     fn container_oom() {

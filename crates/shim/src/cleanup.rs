@@ -136,22 +136,19 @@ impl Cleanup {
     }
 
     fn remove_holders_cgroup(&mut self, record: &Pod, namespace: &Namespace) {
-        if namespace.kind != Kind::Pid || !namespace.pinned {
+        if namespace.kind != Kind::Pid || record.cgroup_parent.is_empty() {
             return;
         }
-        let driver = Driver::of(&record.cgroup_parent);
         let holder = Holder {
             pin: namespace.path.clone(),
             join: Vec::new(),
-            cgroup: Some(record.cgroup_parent.clone()).filter(|path| !path.is_empty()),
-            driver,
+            cgroup: Some(record.cgroup_parent.clone()),
+            driver: Driver::of(&record.cgroup_parent),
         };
-        if let Some(path) = holder.cgroups_path() {
-            let cgroup = Cgroup::named(driver, Some(&path), "holder");
-            self.attempt(cgroup.and_then(|cgroup| cgroup.remove()), || {
-                format!("remove the holder's cgroup {path}")
-            });
-        }
+        let path = holder.cgroups_path();
+        let removed = Cgroup::named(holder.driver, path.as_deref(), "holder")
+            .and_then(|cgroup| cgroup.remove());
+        self.attempt(removed, || "remove the holder's cgroup".to_owned());
     }
 
     fn remove_container(&mut self, container: &Container) {

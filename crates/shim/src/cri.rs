@@ -33,6 +33,10 @@ pub(crate) struct SandboxConfig {
     pub(crate) uid: String,
     /// Empty with the node's network.
     pub(crate) hostname: String,
+    /// Set by the pod's author.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Set by the pod's author.
+    pub(crate) annotations: BTreeMap<String, String>,
     /// `None`: the node's resolv.conf.
     pub(crate) dns: Option<Dns>,
     /// A path or a slice; empty for none.
@@ -104,6 +108,8 @@ impl SandboxConfig {
             } else {
                 config.hostname
             },
+            labels: config.labels.into_iter().collect(),
+            annotations: config.annotations.into_iter().collect(),
             dns: dns(config.dns_config),
             cgroup_parent: linux.cgroup_parent,
             sysctls: linux.sysctls.into_iter().collect(),

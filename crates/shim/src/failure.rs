@@ -22,6 +22,8 @@ pub(crate) enum FailureKind {
     FailedPrecondition,
     /// The request makes no sense.
     InvalidArgument,
+    /// A policy refuses it.
+    PermissionDenied,
     /// husk does not do this.
     Unimplemented,
     /// The kernel or a part of husk failed.
@@ -43,6 +45,10 @@ impl Failure {
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Self::new(FailureKind::InvalidArgument, message)
+    }
+
+    pub(crate) fn denied(message: impl Into<String>) -> Self {
+        Self::new(FailureKind::PermissionDenied, message)
     }
 
     pub(crate) fn unimplemented(message: impl Into<String>) -> Self {

@@ -157,7 +157,11 @@ impl Io {
         R: AsyncRead + Send + Unpin + 'static,
     {
         match Target::parse(uri)? {
-            Target::Null | Target::Binary(_) => Ok(()),
+            // Nobody wants it, but a terminal that is not read stops its process.
+            Target::Null | Target::Binary(_) => {
+                self.copy(from, tokio::io::sink());
+                Ok(())
+            }
             Target::Fifo(path) => self
                 .fifos
                 .copy_to_fifo(from, &path)

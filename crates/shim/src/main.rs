@@ -19,6 +19,7 @@ mod io;
 mod logger;
 mod metrics;
 mod placement;
+mod plugins;
 mod pod;
 mod publisher;
 mod sandbox_files;

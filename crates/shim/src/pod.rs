@@ -5,7 +5,7 @@
 //! effect that may take long runs in a task of its own and tells its outcome as an event, so that
 //! one slow container never holds up another (contract 27).
 pub(crate) mod children;
-mod clean;
+pub(crate) mod clean;
 pub(crate) mod container;
 mod create;
 mod effect;
@@ -13,11 +13,14 @@ mod exec;
 pub(crate) mod jobs;
 mod namespaces;
 mod perform;
+mod policy;
+mod publish;
 mod ready;
 mod record;
 mod sandbox;
 mod spec;
 pub(crate) mod state;
+mod view;
 pub(crate) mod watch;
 
 use std::collections::HashMap;
@@ -31,18 +34,20 @@ use husk_scope::config::Config;
 use husk_scope::record as on_disk;
 use log::warn;
 use oci_spec::runtime::Process as OciProcess;
-use tokio::sync::oneshot;
+use tokio::sync::{OnceCell, oneshot};
 
 use self::children::Children;
 use self::container::{Container, Process};
 use self::jobs::Jobs;
 use self::namespaces::Sandbox;
+use self::policy::Facts;
 pub(crate) use self::sandbox::NewSandbox;
 use self::state::{Effect, Event, ProcessId, Reply, Request, State, Token};
 use crate::context::{Context, Services};
 use crate::failure::Failure;
 use crate::handler::Handler;
 use crate::io::Stdio;
+use crate::plugins::Plugins;
 use crate::publisher::Publisher;
 use crate::service;
 use crate::shutdown::Shutdown;
@@ -63,6 +68,9 @@ pub(crate) struct Pod {
     record: Mutex<on_disk::Pod>,
     containers: Mutex<HashMap<String, Arc<Container>>>,
     sandbox: Mutex<Sandbox>,
+    facts: Mutex<Facts>,
+    /// The handler's plugins, once the sandbox is made.
+    plugins: OnceCell<Option<Plugins>>,
     /// What to make the sandbox from, until it is made.
     new_sandbox: Mutex<Option<NewSandbox>>,
     /// Held while a shared namespace is made, so that none is made twice.
@@ -106,6 +114,8 @@ pub(crate) fn services(context: Context) -> io::Result<Services> {
         record: Mutex::new(context.record),
         containers: Mutex::default(),
         sandbox: Mutex::default(),
+        facts: Mutex::default(),
+        plugins: OnceCell::new(),
         new_sandbox: Mutex::default(),
         sharing: tokio::sync::Mutex::default(),
     });

@@ -40,6 +40,7 @@ impl From<Failure> for Error {
             FailureKind::AlreadyExists => Code::ALREADY_EXISTS,
             FailureKind::FailedPrecondition => Code::FAILED_PRECONDITION,
             FailureKind::InvalidArgument => Code::INVALID_ARGUMENT,
+            FailureKind::PermissionDenied => Code::PERMISSION_DENIED,
             FailureKind::Unimplemented => Code::UNIMPLEMENTED,
             FailureKind::Internal => Code::UNKNOWN,
         };

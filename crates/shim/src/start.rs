@@ -1,10 +1,8 @@
 //! `start`: answers with the address of the pod's shim, and becomes that shim if there is none.
-use std::io::Write as _;
-use std::path::Path;
+use std::io::{PipeReader, Write as _};
 
 use anyhow::{Context as _, Result};
-use containerd_shim::Flags;
-use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use containerd_shim::{Flags, StartOpts};
 use husk_sandbox::daemon::{Side, fork, own_cores};
 use husk_sandbox::process::{Pidfd, start_time};
 use husk_scope::record;
@@ -59,24 +57,22 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
     let Bound::New(listener) = socket::bind(&path)? else {
         return reply(&address);
     };
-    let begun = prepare(&store, &pod, &opts.namespace, &path, &opts.extensions).and_then(
-        |(record, handler)| {
-            let (recorded, recording) = std::io::pipe().context("make a pipe")?;
-            // The parent here is containerd: what the shim's OOM score is measured by.
-            let containerd = std::os::unix::process::parent_id();
-            match fork().context("fork the daemon")? {
-                Side::Parent(child) => {
-                    record_shim(&store, record, child)?;
-                    drop(recording);
-                    Ok(None)
-                }
-                Side::Child => Ok(Some((record, handler, recorded, containerd))),
-            }
-        },
-    );
+    let record = record::Pod {
+        id: pod,
+        namespace: opts.namespace.clone(),
+        socket: path.clone(),
+        ..record::Pod::default()
+    };
+    // A shim died and containerd starts its pod anew without having called `delete`.
+    let begun = delete::abandoned_pod(&store).and_then(|()| begin(&store, record, &opts));
     match begun {
         Ok(None) => reply(&address),
-        Ok(Some((record, handler, recorded, containerd))) => Daemon {
+        Ok(Some(Begun {
+            record,
+            recorded,
+            handler,
+            containerd,
+        })) => Daemon {
             opts,
             listener,
             socket: path,
@@ -89,10 +85,60 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
         .run(),
         Err(error) => {
             // The first failure is the one to report.
-            let _ = store.remove();
             let _ = socket::remove(&path);
             Err(error)
         }
+    }
+}
+
+/// What the child of the fork goes on with.
+struct Begun {
+    record: record::Pod,
+    recorded: PipeReader,
+    handler: Handler,
+    containerd: u32,
+}
+
+/// Records the pod and forks. `None` in the parent, once the child is on record too. A failure
+/// leaves no record.
+fn begin(store: &Store, record: record::Pod, opts: &StartOpts) -> Result<Option<Begun>> {
+    let begun = store
+        .save(&record)
+        .map_err(anyhow::Error::from)
+        .and_then(|()| begin_recorded(store, record, opts));
+    if begun.is_err() {
+        // The first failure is the one to report.
+        let _ = store.remove();
+    }
+    begun
+}
+
+fn begin_recorded(store: &Store, record: record::Pod, opts: &StartOpts) -> Result<Option<Begun>> {
+    let handler = Handler::read(&opts.extensions);
+    // What this process is given, its child inherits.
+    if let Some(cgroup) = &handler.shim_cgroup {
+        placement::enter_cgroup(cgroup)?;
+    }
+    if std::env::var_os("SCHED_CORE").is_some_and(|value| !value.is_empty()) {
+        own_cores().context(
+            "containerd asks for core scheduling (sched_core), which this kernel refuses",
+        )?;
+    }
+    // The parent here is containerd: what the shim's OOM score is measured by.
+    let containerd = std::os::unix::process::parent_id();
+    let (recorded, recording) = std::io::pipe().context("make a pipe")?;
+    match fork().context("fork the daemon")? {
+        Side::Parent(child) => {
+            record_shim(store, record, child)?;
+            drop(recording);
+            Ok(None)
+        }
+        Side::Child => Ok(Some(Begun {
+            record,
+            recorded,
+            handler,
+            containerd,
+        })),
     }
 }
 
@@ -111,37 +157,6 @@ fn record_shim(store: &Store, mut record: record::Pod, pid: i32) -> Result<()> {
         let _ = shim.signal(SIGKILL);
     }
     recorded
-}
-
-/// Does what a new shim needs of this process; its child inherits all of it.
-fn prepare(
-    store: &Store,
-    pod: &str,
-    namespace: &str,
-    socket: &Path,
-    options: &[Any],
-) -> Result<(record::Pod, Handler)> {
-    if store.load()?.is_some() {
-        // A shim died and containerd starts the pod anew without having called `delete`.
-        delete::abandoned_pod(store)?;
-    }
-    let record = record::Pod {
-        id: pod.to_owned(),
-        namespace: namespace.to_owned(),
-        socket: socket.to_owned(),
-        ..record::Pod::default()
-    };
-    store.save(&record)?;
-    let handler = Handler::read(options);
-    if let Some(cgroup) = &handler.shim_cgroup {
-        placement::enter_cgroup(cgroup)?;
-    }
-    if std::env::var_os("SCHED_CORE").is_some_and(|value| !value.is_empty()) {
-        own_cores().context(
-            "containerd asks for core scheduling (sched_core), which this kernel refuses",
-        )?;
-    }
-    Ok((record, handler))
 }
 
 /// Writes the reply, the only bytes that ever go to stdout (contract 5).

@@ -129,6 +129,22 @@ fn a_dead_shim_s_socket_is_replaced() {
 }
 
 #[test]
+fn a_live_shim_without_its_socket_is_neither_replaced_nor_forgotten() {
+    let node = Node::new();
+    let bundle = node.bundle("one");
+    let socket = bundle.started();
+    let record = node.live_record("one");
+    fs::remove_file(&socket).unwrap();
+    let output = bundle.start();
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("delete the pod first"), "{error}");
+    assert!(lives(record.shim.unwrap()));
+    assert_eq!(node.record("one"), Some(record));
+    assert!(!socket.exists());
+}
+
+#[test]
 fn a_broken_spec_is_an_error_and_leaves_nothing() {
     let node = Node::new();
     let bundle = node.bundle("one");

@@ -18,6 +18,7 @@ mod limits;
 mod namespaces;
 mod node;
 mod output;
+mod scopes;
 mod security;
 mod stop;
 mod volumes;

@@ -49,6 +49,8 @@ pub struct ContainerRecord {
     pub name: String,
     /// Its id at the shim.
     pub id: String,
+    /// Whether it is one of `spec.initContainers`.
+    pub init: bool,
     /// What it is doing.
     pub status: Status,
     /// How often it was started again.

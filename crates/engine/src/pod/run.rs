@@ -69,13 +69,22 @@ fn begin(engine: &Engine, pod: &Pod) -> Result<Journal, Error> {
         });
     }
     let id = new_id()?;
-    let containers = pod.init_containers.iter().chain(&pod.containers);
-    let containers = containers.map(|container| ContainerRecord {
+    let record_of = |container: &Container, init| ContainerRecord {
         name: container.name.clone(),
         id: container_id(&id, &container.name),
+        init,
         status: Status::Waiting,
         restarts: 0,
-    });
+    };
+    let inits = pod
+        .init_containers
+        .iter()
+        .map(|container| record_of(container, true));
+    let others = pod
+        .containers
+        .iter()
+        .map(|container| record_of(container, false));
+    let containers = inits.chain(others).collect();
     let record = Record {
         name: pod.name.clone(),
         namespace: pod.namespace.clone(),
@@ -84,7 +93,7 @@ fn begin(engine: &Engine, pod: &Pod) -> Result<Journal, Error> {
         shim: engine.shim.path().to_owned(),
         cgroup: Some(cgroup::of_pod(&id)),
         netns: (!pod.host_network).then(|| engine.paths.state_of(&id).join("netns")),
-        containers: containers.collect(),
+        containers,
         id,
         ..Record::default()
     };

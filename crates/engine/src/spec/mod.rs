@@ -3,7 +3,8 @@
 //!
 //! Capabilities, mounts, masked paths, devices and the seccomp profile are those of containerd's
 //! CRI plugin; where the sandbox's namespaces are is written as CRI writes it,
-//! `/proc/PID/ns/KIND` (contract 14).
+//! `/proc/PID/ns/KIND` (contract 14). Unlike with CRI, what an image declares as a volume is part of
+//! the container's own root, and lives as long.
 mod capabilities;
 mod devices;
 mod mounts;
@@ -248,5 +249,97 @@ fn without_nulls(value: Value) -> Value {
             .filter(|(_, field)| !field.is_null())
             .collect(),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::{Config, Content, Image, User};
+    use crate::manifest::parse;
+
+    fn written(fields: &str, config: Config) -> Value {
+        let text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec:\n  containers: [{{name: a, \
+             image: i}}]\n{fields}"
+        );
+        let pod = parse("pod.yaml", &text, "uid").unwrap();
+        let image = Image {
+            reference: "i".into(),
+            digest: String::new(),
+            config,
+            content: Content::Folder("/".into()),
+        };
+        let sandbox = Sandbox {
+            id: "pod-id".into(),
+            pid: 0,
+            cgroup: "/husk/pod-id".into(),
+            files: BTreeMap::new(),
+            shm: None,
+        };
+        let spec = container(
+            &pod,
+            &pod.containers[0],
+            &image,
+            &User::default(),
+            &sandbox,
+            &[],
+        )
+        .unwrap();
+        serde_json::to_value(spec).unwrap()
+    }
+
+    fn runs(args: &[&str]) -> Config {
+        Config {
+            entrypoint: args.iter().map(ToString::to_string).collect(),
+            ..Config::default()
+        }
+    }
+
+    fn namespace(spec: &Value, kind: &str) -> Option<Value> {
+        let namespaces = spec["linux"]["namespaces"].as_array().unwrap();
+        let found = namespaces
+            .iter()
+            .find(|namespace| namespace["type"] == kind);
+        found.map(|namespace| namespace["path"].clone())
+    }
+
+    #[test]
+    fn the_sandbox_s_namespaces_are_named_as_cri_names_them() {
+        let spec = written("", runs(&["true"]));
+        assert_eq!(namespace(&spec, "network"), Some(json!("/proc/0/ns/net")));
+        assert_eq!(namespace(&spec, "ipc"), Some(json!("/proc/0/ns/ipc")));
+        assert_eq!(namespace(&spec, "uts"), Some(json!("/proc/0/ns/uts")));
+        assert_eq!(namespace(&spec, "pid"), Some(Value::Null));
+        assert_eq!(namespace(&spec, "mount"), Some(Value::Null));
+        assert_eq!(namespace(&spec, "user"), None);
+        let spec = written("  shareProcessNamespace: true\n", runs(&["true"]));
+        assert_eq!(namespace(&spec, "pid"), Some(json!("/proc/0/ns/pid")));
+    }
+
+    #[test]
+    fn containers_are_grouped_and_have_their_cgroup_in_the_pod_s() {
+        let spec = written("", runs(&["true"]));
+        assert_eq!(spec["annotations"][SANDBOX_ID], "pod-id");
+        assert_eq!(spec["annotations"][CONTAINER_TYPE], "container");
+        assert_eq!(spec["annotations"]["io.kubernetes.cri.container-name"], "a");
+        assert_eq!(spec["linux"]["cgroupsPath"], "/husk/pod-id/a");
+    }
+
+    #[test]
+    fn the_image_says_what_the_manifest_does_not() {
+        let config = Config {
+            cmd: vec!["-c".into()],
+            env: vec!["PATH=/bin".into(), "A=b".into()],
+            workdir: "/srv".into(),
+            ..runs(&["sh"])
+        };
+        let process = &written("", config)["process"];
+        assert_eq!(process["args"], json!(["sh", "-c"]));
+        assert_eq!(process["cwd"], "/srv");
+        assert_eq!(
+            process["env"],
+            json!(["PATH=/bin", "HOME=", "A=b", "HOSTNAME=web"])
+        );
     }
 }

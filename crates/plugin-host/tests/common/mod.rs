@@ -1,6 +1,8 @@
 //! Plugins written by hand, in the text format of core WebAssembly.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod case;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,14 +18,19 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
 /// Where the WIT package is.
-fn wit() -> PathBuf {
+pub(crate) fn wit() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit/0.1.0")
 }
 
 /// A component of `world` around a core module.
-pub fn component(world: &str, module: &str) -> Vec<u8> {
+pub(crate) fn component(world: &str, module: &str) -> Vec<u8> {
+    component_of(&wit(), world, module)
+}
+
+/// The same, of the WIT package in this directory.
+pub(crate) fn component_of(wit: &Path, world: &str, module: &str) -> Vec<u8> {
     let mut resolve = Resolve::default();
-    let (package, _) = resolve.push_dir(wit()).expect("the WIT package parses");
+    let (package, _) = resolve.push_dir(wit).expect("the WIT package parses");
     let world = resolve
         .select_world(&[package], Some(world))
         .expect("the world exists");
@@ -38,7 +45,7 @@ pub fn component(world: &str, module: &str) -> Vec<u8> {
 
 /// A policy whose two functions have this body; it leaves the address of a result in memory.
 /// `prelude` may hold further items of the module.
-pub fn policy(prelude: &str, body: &str) -> Vec<u8> {
+pub(crate) fn policy(prelude: &str, body: &str) -> Vec<u8> {
     component(
         "policy",
         &format!(
@@ -58,7 +65,7 @@ pub fn policy(prelude: &str, body: &str) -> Vec<u8> {
 }
 
 /// The bytes of `ok([{kind, scope}])` at address 0: kind and scope by their place in WIT.
-pub fn assigns(kind: u8, scope: u8) -> Vec<u8> {
+pub(crate) fn assigns(kind: u8, scope: u8) -> Vec<u8> {
     // result: tag 0, then (at 4) the list's address 32 and length 1; the assignment has the kind at
     // 32, the scope's tag at 36, and its name, if any, at 40 (address 64) and 44 (length 3).
     let data = format!(
@@ -70,7 +77,7 @@ pub fn assigns(kind: u8, scope: u8) -> Vec<u8> {
 }
 
 /// A policy that denies everything with this reason.
-pub fn denies(reason: &str) -> Vec<u8> {
+pub(crate) fn denies(reason: &str) -> Vec<u8> {
     let length = u8::try_from(reason.len()).expect("a short reason");
     let data = format!(
         r#"(data (i32.const 0) "\01\00\00\00\40\00\00\00\{length:02x}\00\00\00")
@@ -80,7 +87,7 @@ pub fn denies(reason: &str) -> Vec<u8> {
 }
 
 /// Settings with this name and the default limits.
-pub fn settings(name: &str) -> Settings {
+pub(crate) fn settings(name: &str) -> Settings {
     Settings {
         config: config::Plugin {
             name: name.to_owned(),
@@ -96,8 +103,20 @@ pub fn settings(name: &str) -> Settings {
     }
 }
 
+/// The same, with settings of the plugin's own, as JSON, and time for a host that is not optimized.
+pub(crate) fn settings_with(name: &str, json: &str) -> Settings {
+    let mut settings = settings(name);
+    json.clone_into(&mut settings.config.settings);
+    settings.config.deadline = Duration::from_secs(10);
+    settings
+}
+
 /// The plugin of a component, by way of a cache of its own.
-pub fn load(host: &Host, component: &[u8], settings: Settings) -> Result<Plugin, PluginError> {
+pub(crate) fn load(
+    host: &Host,
+    component: &[u8],
+    settings: Settings,
+) -> Result<Plugin, PluginError> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("plugin.wasm");
     std::fs::write(&path, component).unwrap();
@@ -111,7 +130,7 @@ pub fn load(host: &Host, component: &[u8], settings: Settings) -> Result<Plugin,
 }
 
 /// A pod of two containers.
-pub fn pod() -> Arc<Pod> {
+pub(crate) fn pod() -> Arc<Pod> {
     Arc::new(Pod {
         id: "s1".into(),
         name: "shop".into(),
@@ -126,7 +145,7 @@ pub fn pod() -> Arc<Pod> {
 }
 
 /// A container of it.
-pub fn container() -> Container {
+pub(crate) fn container() -> Container {
     Container {
         id: "c1".into(),
         name: "app".into(),

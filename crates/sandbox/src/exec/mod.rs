@@ -6,7 +6,9 @@
 //!
 //! From the first step to execve(2) the process is not dumpable: no process of the container can
 //! trace it, or open its memory, its descriptors or, through `/proc/PID/exe`, the shim's
-//! executable (CVE-2016-9962, CVE-2019-5736).
+//! executable (CVE-2016-9962, CVE-2019-5736). A script whose interpreter is /proc/self/exe does run
+//! the shim's program in the container; that file cannot be written while any shim of the node runs
+//! (`ETXTBSY`), which is what protects it then.
 mod identity;
 mod join;
 mod limits;

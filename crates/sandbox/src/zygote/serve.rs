@@ -51,13 +51,11 @@ fn become_zygote(parent: u32, socket: OwnedFd) -> io::Result<OwnedFd> {
     prctl::set_name(c"husk-zygote")?;
     sys::die_with_parent(parent, Signal::SIGKILL)?;
     builder::report_panics();
-    // The shim's logger writes to a descriptor that is about to be another one.
+    // The shim's logger is about to lose its descriptor: its lines would go to whatever gets that
+    // number next, such as a container's output.
     log::set_max_level(log::LevelFilter::Off);
 
     let socket = sys::keep_only(socket, SOCKET)?;
-    // The shim's logger has lost its descriptor: its lines would go to whatever gets that number
-    // next, such as a container's output.
-    log::set_max_level(log::LevelFilter::Off);
     let null = File::options().read(true).write(true).open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&null)?;

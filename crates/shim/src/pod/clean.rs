@@ -82,7 +82,7 @@ pub(super) fn remove_dir(path: &Path) -> io::Result<()> {
 }
 
 /// Runs a blocking step on a thread of its own.
-pub(super) async fn in_background<T: Send + 'static>(
+pub(crate) async fn in_background<T: Send + 'static>(
     act: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     spawn_blocking(act).await.map_err(io::Error::other)?

@@ -2,8 +2,10 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use husk_plugin_host::subject::Container as Subject;
 use husk_sandbox::cgroup::{Cgroup, Driver, OomWatch};
 use husk_sandbox::process::Pidfd;
 use husk_sandbox::rootfs::Mount;
@@ -29,6 +31,10 @@ pub(crate) struct Container {
     pub(super) started: Mutex<Option<OwnedFd>>,
     pub(super) oom: Mutex<Option<OomWatch>>,
     pub(super) known: OnceLock<Known>,
+    /// What the plugins know it as, where there are any.
+    pub(super) subject: OnceLock<Subject>,
+    /// Whether the kernel killed a process of it for want of memory.
+    pub(super) oom_killed: AtomicBool,
 }
 
 /// What is known once the container is planned.
@@ -84,6 +90,8 @@ impl Container {
             started: Mutex::default(),
             oom: Mutex::default(),
             known: OnceLock::new(),
+            subject: OnceLock::new(),
+            oom_killed: AtomicBool::new(false),
         }
     }
 

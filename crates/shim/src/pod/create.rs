@@ -1,4 +1,5 @@
 //! Makes a container's init, and lets it execute.
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,9 +14,10 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
 use super::container::{Container, Known, Made as MadeProcess, Process};
-use super::namespaces::View;
+use super::policy::Facts;
 use super::spec::{Bundle, HUSK_POD};
 use super::state::{Made, ProcessId};
+use super::view::View;
 use super::{Pod, clean, lock, watch};
 use crate::failure::Failure;
 use crate::io::{Ends, Logger};
@@ -37,7 +39,13 @@ pub(super) async fn make(pod: &Arc<Pod>, id: &str) -> Result<Made, Failure> {
 async fn try_make(pod: &Arc<Pod>, container: &Arc<Container>) -> Result<Made, Failure> {
     let mut bundle = Bundle::load(&container.bundle)?;
     pod.learn(&bundle, &container.id);
-    let plan = plan(pod, container, &bundle)?;
+    let requested = asked(pod, container, &bundle)?;
+    admit_sandbox(pod, container, &bundle, &requested).await?;
+    let plan = plan(pod, container, &bundle, &requested).await?;
+    if !bundle.is_sandbox() {
+        pod.edited_by_plugins(container, &mut bundle, &requested)
+            .await?;
+    }
     let known = known(pod, container, &bundle, plan);
     record(pod, container, &bundle, &known);
     if bundle.is_sandbox() {
@@ -71,26 +79,73 @@ async fn try_make(pod: &Arc<Pod>, container: &Arc<Container>) -> Result<Made, Fa
     Ok(Made { pid, shares_pids })
 }
 
-/// Decides whose namespaces the container gets.
-fn plan(pod: &Pod, container: &Container, bundle: &Bundle) -> Result<Plan, Failure> {
-    let config = pod.config()?;
+/// Whose namespaces the container asks for.
+fn asked(pod: &Pod, container: &Container, bundle: &Bundle) -> Result<Scopes, Failure> {
+    pod.config()?;
     let view = View {
         pod,
         is_first: bundle.is_sandbox() || container.id == pod.id,
     };
-    let requested = requested(&bundle.spec, &view).map_err(|error| match error {
+    requested(&bundle.spec, &view).map_err(|error| match error {
         RequestError::Unknown { .. } => Failure::not_found(explained(container, &error)),
         _ => Failure::invalid(explained(container, &error)),
-    })?;
+    })
+}
+
+/// Without the Sandbox API the pod's first container is the sandbox, or brings it along.
+async fn admit_sandbox(
+    pod: &Pod,
+    container: &Container,
+    bundle: &Bundle,
+    requested: &Scopes,
+) -> Result<(), Failure> {
+    if lock(&pod.record).sandbox_api || !(bundle.is_sandbox() || container.id == pod.id) {
+        return Ok(());
+    }
+    let mut scopes = Scopes::all(&Scope::Pod);
+    for (kind, scope) in requested.iter().filter(|(_, scope)| **scope == Scope::Node) {
+        scopes[kind] = scope.clone();
+    }
+    scopes[Kind::Mount] = Scope::Container;
+    let annotations = bundle.spec.annotations().iter().flatten();
+    let facts = Facts {
+        requested: Some(scopes.clone()),
+        labels: BTreeMap::new(),
+        annotations: annotations
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect(),
+    };
+    if pod.admit_sandbox(facts).await? == Some(scopes) {
+        return Ok(());
+    }
+    Err(Failure::invalid(format!(
+        "a policy changes the scopes of the sandbox of pod {}, which its first container brings \
+         along as it is; use a runtime handler with sandboxer = \"shim\"",
+        pod.id
+    )))
+}
+
+/// Decides whose namespaces the container gets.
+async fn plan(
+    pod: &Pod,
+    container: &Container,
+    bundle: &Bundle,
+    requested: &Scopes,
+) -> Result<Plan, Failure> {
+    let config = pod.config()?;
     // The pause container is the sandbox, and stays as requested.
     let assignments = if bundle.is_sandbox() {
         Vec::new()
     } else {
         let mut assigned = config.assignments(&bundle.name(&container.id));
-        assign_by_annotation(bundle, &requested, &mut assigned);
+        assigned.extend(
+            pod.assigned_by_plugins(container, bundle, requested)
+                .await?,
+        );
+        assign_by_annotation(bundle, requested, &mut assigned);
         assigned
     };
-    Plan::new(&requested, &assignments, &config.ceiling)
+    Plan::new(requested, &assignments, &config.ceiling)
         .map(|plan| plan.with_offsets(config.offsets))
         .map_err(|error| Failure::invalid(explained(container, &error)))
 }
@@ -151,8 +206,8 @@ fn record(pod: &Pod, container: &Container, bundle: &Bundle, known: &Known) {
             dir: container.dir.clone(),
             status: Status::Creating,
             init: None,
-            execs: std::collections::BTreeMap::new(),
-            cgroups: std::collections::BTreeMap::new(),
+            execs: BTreeMap::new(),
+            cgroups: BTreeMap::new(),
             cgroups_path: known.cgroups_path.clone(),
             plan: known.plan.clone(),
             exit: None,

@@ -2,21 +2,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use containerd_shim_protos::events::task as events;
-use containerd_shim_protos::protobuf::MessageField;
-use containerd_shim_protos::topics;
-use containerd_shim_protos::types::mount::Mount as ProtoMount;
+use husk_plugin_host::subject::Question;
 use husk_sandbox::cgroup::Cgroup;
-use log::{debug, info, warn};
+use log::{info, warn};
 use nix::errno::Errno;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::container::Container;
-use super::state::{Action, Effect, Event, ProcessId, Published, Reply, Token, finished};
+use super::state::{Action, Effect, Event, ProcessId, Reply, Token, finished};
 use super::{Life, Pod, create, exec, now_ms, sandbox};
 use crate::failure::Failure;
-use crate::service::timestamp;
 
 impl Pod {
     /// Begins all effects, in order.
@@ -24,7 +20,10 @@ impl Pod {
         for effect in effects {
             match effect {
                 Effect::Reply(token, result) => life.answer(token, result),
-                Effect::Publish(event) => self.publish(event),
+                Effect::Publish(event) => {
+                    self.tell_plugins_of(&event);
+                    self.publish(event);
+                }
                 Effect::Save => self.save(&life.state),
                 Effect::Make(process) => self.make(process),
                 Effect::Start(container) => self.start(container),
@@ -46,118 +45,6 @@ impl Pod {
                 Effect::Exit(callers) => self.exit(life, callers),
             }
         }
-    }
-
-    fn publish(&self, event: Published) {
-        debug!("{event:?}");
-        let publisher = &self.publisher;
-        match event {
-            Published::Created { container, pid } => self.publish_created(container, pid),
-            Published::Started { container, pid } => publisher.publish(
-                topics::TASK_START_EVENT_TOPIC,
-                &events::TaskStart {
-                    container_id: container,
-                    pid,
-                    ..Default::default()
-                },
-            ),
-            Published::ExecAdded(process) => publisher.publish(
-                topics::TASK_EXEC_ADDED_EVENT_TOPIC,
-                &events::TaskExecAdded {
-                    container_id: process.container,
-                    exec_id: process.exec.unwrap_or_default(),
-                    ..Default::default()
-                },
-            ),
-            Published::ExecStarted { process, pid } => publisher.publish(
-                topics::TASK_EXEC_STARTED_EVENT_TOPIC,
-                &events::TaskExecStarted {
-                    container_id: process.container,
-                    exec_id: process.exec.unwrap_or_default(),
-                    pid,
-                    ..Default::default()
-                },
-            ),
-            Published::Exited { process, pid, exit } => publisher.publish(
-                topics::TASK_EXIT_EVENT_TOPIC,
-                &events::TaskExit {
-                    // Of init the id is the container's (contract 33).
-                    id: process.exec.unwrap_or_else(|| process.container.clone()),
-                    container_id: process.container,
-                    pid,
-                    exit_status: exit.code,
-                    exited_at: MessageField::some(timestamp(exit.at_ms)),
-                    ..Default::default()
-                },
-            ),
-            Published::Deleted {
-                container,
-                pid,
-                exit,
-            } => publisher.publish(
-                topics::TASK_DELETE_EVENT_TOPIC,
-                &events::TaskDelete {
-                    container_id: container,
-                    pid,
-                    exit_status: exit.code,
-                    exited_at: MessageField::some(timestamp(exit.at_ms)),
-                    ..Default::default()
-                },
-            ),
-            Published::Paused(container) => publisher.publish(
-                topics::TASK_PAUSED_EVENT_TOPIC,
-                &events::TaskPaused {
-                    container_id: container,
-                    ..Default::default()
-                },
-            ),
-            Published::Resumed(container) => publisher.publish(
-                topics::TASK_RESUMED_EVENT_TOPIC,
-                &events::TaskResumed {
-                    container_id: container,
-                    ..Default::default()
-                },
-            ),
-            Published::OutOfMemory(container) => publisher.publish(
-                topics::TASK_OOM_EVENT_TOPIC,
-                &events::TaskOOM {
-                    container_id: container,
-                    ..Default::default()
-                },
-            ),
-        }
-    }
-
-    fn publish_created(&self, id: String, pid: u32) {
-        let Some(container) = self.container(&id) else {
-            return;
-        };
-        let stdio = container.init.io.stdio();
-        let io = events::TaskIO {
-            stdin: stdio.stdin.clone(),
-            stdout: stdio.stdout.clone(),
-            stderr: stdio.stderr.clone(),
-            terminal: stdio.terminal,
-            ..Default::default()
-        };
-        let mounts = container.mounts.iter().map(|mount| ProtoMount {
-            type_: mount.kind.clone(),
-            source: mount.source.clone(),
-            target: mount.target.clone(),
-            options: mount.options.clone(),
-            ..Default::default()
-        });
-        self.publisher.publish(
-            topics::TASK_CREATE_EVENT_TOPIC,
-            &events::TaskCreate {
-                container_id: id,
-                bundle: container.bundle.display().to_string(),
-                rootfs: mounts.collect(),
-                io: MessageField::some(io),
-                pid,
-                ..Default::default()
-            },
-        );
     }
 
     fn make(self: &Arc<Self>, process: ProcessId) {
@@ -236,8 +123,12 @@ impl Pod {
     fn kill_rest(self: &Arc<Self>, id: String) {
         let container = self.container(&id);
         tokio::spawn(async move {
-            if let Err(error) = on_cgroup(container, Cgroup::kill).await {
-                warn!("cannot kill what is left of container {id}: {error}");
+            if let Err(error) = on_cgroup(container.clone(), Cgroup::kill).await {
+                warn!("cannot kill what is left of container {id}, only its init: {error}");
+                if let Some(init) = container.as_ref().and_then(|found| found.init.pidfd()) {
+                    // ESRCH: it has ended by itself.
+                    let _ = init.signal(SIGKILL);
+                }
             }
         });
     }
@@ -293,6 +184,7 @@ impl Pod {
         let pod = Arc::clone(self);
         tokio::spawn(async move {
             let result = sandbox::undo(&pod).await;
+            pod.tell_plugins_of_sandbox(Question::SandboxStopped).await;
             pod.tell(Event::SandboxUndone(result, now_ms()));
         });
     }

@@ -33,6 +33,7 @@ async fn run(
     let init = init.ok_or_else(|| Failure::precondition(format!("{id}: there is no init yet")))?;
     let spec = process.spec.clone();
     let spec = spec.ok_or_else(|| Failure::internal(format!("{id}: its spec was lost")))?;
+    pod.admit_exec(container, &spec).await?;
     let (stdio, ends) = open_io(pod, container, process).await?;
     let done = pod
         .jobs

@@ -1,16 +1,15 @@
-//! The namespaces that the pod's containers share: whose they are, and making what is missing.
+//! Makes the namespaces that the pod's containers share.
 use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use husk_sandbox::process::start_time;
 use husk_sandbox::zygote::{Holder, Job, Namespaces};
 use husk_scope::record::{Namespace, Process};
-use husk_scope::{Kind, Known, Paths, Plan, Scope};
+use husk_scope::{Kind, Plan, Scope};
 
-use super::container::Container;
 use super::{Pod, lock, spec, watch};
 use crate::failure::Failure;
 use crate::sandbox_files;
@@ -30,147 +29,7 @@ pub(super) struct Sandbox {
     pub(super) files: Vec<(PathBuf, PathBuf)>,
 }
 
-/// The pod's namespaces, as one container sees them.
-pub(super) struct View<'a> {
-    pub(super) pod: &'a Pod,
-    /// The container is the pod's first and so, where it joins a namespace of nobody in the pod,
-    /// what it joins is the sandbox's: the pause container, and a pod of one.
-    pub(super) is_first: bool,
-}
-
-/// A namespace by device and inode.
-type Identity = (u64, u64);
-
-fn identity(path: &Path) -> Option<Identity> {
-    let found = std::fs::metadata(path).ok()?;
-    Some((found.dev(), found.ino()))
-}
-
-fn of_process(pid: i32, kind: Kind) -> PathBuf {
-    PathBuf::from(format!("/proc/{pid}/ns/{}", kind.proc_name()))
-}
-
-/// Whether CRI wrote this path for a sandbox without a process (contract 14).
-fn is_of_pid_0(path: &Path) -> bool {
-    path.starts_with("/proc/0")
-}
-
-impl Known for View<'_> {
-    fn is_sandbox(&self, kind: Kind, path: &Path) -> bool {
-        if is_of_pid_0(path) {
-            return true;
-        }
-        let Some(asked) = identity(path) else {
-            return false;
-        };
-        self.is_first
-            || self
-                .pod
-                .shared(kind, &Scope::Pod)
-                .as_deref()
-                .and_then(identity)
-                == Some(asked)
-    }
-
-    fn container(&self, kind: Kind, path: &Path) -> Option<String> {
-        let asked = identity(path)?;
-        let containers = lock(&self.pod.containers);
-        containers.values().find_map(|container| {
-            let own = identity(&of_process(container.pid()?, kind))?;
-            (own == asked).then(|| container.known.get().map(|known| known.name.clone()))?
-        })
-    }
-
-    fn is_node(&self, kind: Kind, path: &Path) -> bool {
-        if is_of_pid_0(path) {
-            return self.pod.shared(kind, &Scope::Pod).is_none();
-        }
-        is_node(kind, path)
-    }
-}
-
-fn is_node(kind: Kind, path: &Path) -> bool {
-    let own = PathBuf::from("/proc/self/ns").join(kind.proc_name());
-    identity(path).is_some_and(|asked| identity(&own) == Some(asked))
-}
-
-impl Paths for View<'_> {
-    fn namespace(&self, kind: Kind, scope: &Scope) -> Option<PathBuf> {
-        match scope {
-            Scope::Target(name) => {
-                let pid = self.pod.named(name)?.pid()?;
-                Some(of_process(pid, kind))
-            }
-            scope => self.pod.shared(kind, scope),
-        }
-    }
-
-    fn is_node(&self, kind: Kind, path: &Path) -> bool {
-        is_node(kind, path)
-    }
-
-    fn shm(&self, scope: &Scope) -> Option<PathBuf> {
-        match scope {
-            Scope::Target(name) => self.pod.named(name)?.known.get()?.shm.clone(),
-            scope => self.pod.shared_shm(scope),
-        }
-    }
-
-    fn hostname(&self) -> Option<String> {
-        lock(&self.pod.sandbox).hostname.clone()
-    }
-}
-
 impl Pod {
-    /// The container of this name that was made.
-    fn named(&self, name: &str) -> Option<Arc<Container>> {
-        let containers = lock(&self.containers);
-        let is = |container: &&Arc<Container>| {
-            container
-                .known
-                .get()
-                .is_some_and(|known| known.name == name)
-        };
-        containers.values().find(is).cloned()
-    }
-
-    /// The pause container, made.
-    fn pause(&self) -> Option<Arc<Container>> {
-        let id = lock(&self.sandbox).container.clone()?;
-        self.container(&id)
-    }
-
-    /// A namespace that the pod shares: one on record, or the pause container's.
-    ///
-    /// The pause container's cgroup namespace shows its own cgroup, so it is not the pod's.
-    pub(super) fn shared(&self, kind: Kind, scope: &Scope) -> Option<PathBuf> {
-        let recorded = lock(&self.record)
-            .namespaces
-            .iter()
-            .find(|namespace| namespace.kind == kind && namespace.scope == *scope)
-            .map(|namespace| namespace.path.clone());
-        if recorded.is_some() || *scope != Scope::Pod || kind == Kind::Cgroup {
-            return recorded;
-        }
-        let pause = self.pause()?;
-        let planned = pause.known.get()?.plan.get(kind);
-        (planned.scope != Scope::Node).then_some(())?;
-        Some(of_process(pause.pid()?, kind))
-    }
-
-    fn shared_shm(&self, scope: &Scope) -> Option<PathBuf> {
-        let recorded = lock(&self.record)
-            .namespaces
-            .iter()
-            .find(|namespace| namespace.kind == Kind::Ipc && namespace.scope == *scope)
-            .map(|namespace| namespace.shm.clone());
-        match recorded {
-            Some(shm) => shm,
-            None if *scope == Scope::Pod => self.pause()?.known.get()?.shm.clone(),
-            None => None,
-        }
-    }
-
     /// Makes the shared namespaces that a plan wants and the pod does not have yet.
     pub(super) async fn make_missing(self: &Arc<Self>, plan: &Plan) -> Result<(), Failure> {
         let changed: Vec<_> = plan
@@ -337,6 +196,10 @@ impl Pod {
 
     fn make_shm(&self, scope: &Scope) -> Result<PathBuf, Failure> {
         let shm = self.store.dir().join(format!("shm{}", suffix(scope)));
+        if lock(&self.record).mounts.contains(&shm) {
+            // From an earlier try, which failed later on.
+            return Ok(shm);
+        }
         self.record(|record| record.mounts.push(shm.clone()));
         sandbox_files::mount_shm(&shm).map_err(|error| {
             Failure::internal(format!("cannot mount the pod's {}: {error}", shm.display()))

@@ -69,6 +69,7 @@ async fn update(pod: &Pod, container: &Container, resources: &[u8]) -> Result<Re
         Failure::invalid(format!("the resources are not OCI LinuxResources: {error}"))
     })?;
     let known = container.known()?;
+    pod.admit_update(container, &resources).await?;
     pod.jobs
         .run(Job::Update(Update {
             id: container.id.clone(),

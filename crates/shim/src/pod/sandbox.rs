@@ -4,14 +4,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use husk_plugin_host::subject::Question;
 use husk_sandbox::cgroup::{Cgroup, Stats};
 use husk_sandbox::process::{Pidfd, start_time};
 use husk_sandbox::rootfs::unmount_all;
 use husk_sandbox::zygote::Namespaces;
 use husk_scope::record::{Namespace, Process};
-use husk_scope::{Kind, Scope};
+use husk_scope::{Kind, Scope, Scopes};
 
 use super::clean::{in_background, remove_dir};
+use super::policy::Facts;
 use super::{Pod, lock, spec};
 use crate::cri::{Mode, SandboxConfig};
 use crate::failure::Failure;
@@ -35,10 +37,13 @@ pub(crate) struct NewSandbox {
 /// is left (contract 21).
 pub(super) async fn make(pod: &Arc<Pod>) -> Result<u32, Failure> {
     let made = try_make(pod).await;
-    if made.is_err()
-        && let Err(error) = undo(pod).await
-    {
-        log::warn!("a sandbox that could not be made leaves something behind: {error}");
+    match made {
+        Ok(_) => pod.tell_plugins_of_sandbox(Question::SandboxStarted).await,
+        Err(_) => {
+            if let Err(error) = undo(pod).await {
+                log::warn!("a sandbox that could not be made leaves something behind: {error}");
+            }
+        }
     }
     made
 }
@@ -50,10 +55,19 @@ async fn try_make(pod: &Arc<Pod>) -> Result<u32, Failure> {
         .ok_or_else(|| Failure::internal("the sandbox's configuration was lost"))?;
     check(&new.config)?;
     describe(pod, &new);
+    let facts = Facts {
+        requested: Some(requested(&new)),
+        labels: new.config.labels.clone(),
+        annotations: new.config.annotations.clone(),
+    };
+    let scopes = pod
+        .admit_sandbox(facts)
+        .await?
+        .unwrap_or_else(|| requested(&new));
     join_network(pod, &new);
     write_files(pod, &new.config)?;
     pod.make_early().await?;
-    let kinds = kinds(&new);
+    let kinds = kinds(pod, &scopes);
     let job = Namespaces {
         join: pod.network(),
         hostname: Some(new.config.hostname.clone()).filter(|name| !name.is_empty()),
@@ -75,20 +89,35 @@ fn check(config: &SandboxConfig) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The kinds of namespace the sandbox gets, as CRI's own sandbox container would.
-fn kinds(new: &NewSandbox) -> Vec<Kind> {
+/// The sandbox's scopes, as CRI's own sandbox container would have them.
+fn requested(new: &NewSandbox) -> Scopes {
     let config = &new.config;
-    let mut kinds = Vec::new();
-    if config.ipc == Mode::Pod {
-        kinds.push(Kind::Ipc);
+    let mut scopes = Scopes::all(&Scope::Node);
+    scopes[Kind::Mount] = Scope::Container;
+    for (kind, mode) in [
+        (Kind::Network, config.network),
+        (Kind::Uts, config.network),
+        (Kind::Ipc, config.ipc),
+        (Kind::Pid, config.pid),
+    ] {
+        if mode == Mode::Pod {
+            scopes[kind] = Scope::Pod;
+        }
     }
-    if config.network == Mode::Pod {
-        kinds.push(Kind::Uts);
-    }
-    if config.pid == Mode::Pod {
-        kinds.push(Kind::Pid);
-    }
-    kinds
+    scopes
+}
+
+/// The kinds of namespace that are made for the sandbox; the network is CRI's.
+fn kinds(pod: &Pod, scopes: &Scopes) -> Vec<Kind> {
+    let is_missing = |kind: Kind| {
+        kind != Kind::Network
+            && scopes[kind] == Scope::Pod
+            && pod.shared(kind, &Scope::Pod).is_none()
+    };
+    Kind::ALL
+        .into_iter()
+        .filter(|kind| is_missing(*kind))
+        .collect()
 }
 
 /// The pod's sysctls; those of a namespace that is the node's are refused.

@@ -504,9 +504,11 @@ impl State {
             Life::Making | Life::Starting | Life::Running => Err(Failure::precondition(format!(
                 "{id} cannot be deleted while it runs: kill it first"
             ))),
+            // What never ran has ended well.
             Life::Added => {
+                process.stop(Exit { code: 0, at_ms: 0 }, out);
                 process.deleters.push(token);
-                self.forget_exec(id, out);
+                process.clean(id.clone(), out);
                 Ok(())
             }
             Life::Created | Life::Failed => {

@@ -1,4 +1,4 @@
-//! Ways out of a container that were found in other runtimes, through a process that joins it.
+//! Ways out of a container that were found in other runtimes.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -15,7 +15,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use husk_sandbox::process::Ended;
-use husk_sandbox::zygote::JobErrorKind;
+use husk_sandbox::zygote::{Create, JobErrorKind};
 use serde_json::json;
 use support::{Lab, run, shell_process, wait};
 
@@ -40,6 +40,11 @@ fn main() {
         (
             "libraries_of_the_container_are_not_loaded",
             libraries_of_the_container,
+        ),
+        ("a_false_null_masks_nothing", a_false_null_masks_nothing),
+        (
+            "a_false_console_is_not_mounted_over",
+            a_false_console_is_not_mounted_over,
         ),
     ]);
 }
@@ -214,4 +219,65 @@ fn libraries_of_the_container(lab: &Lab) {
     fs::remove_file(library).unwrap();
     fs::remove_file(etc).unwrap();
     assert_eq!(container.kill().1, "/\n");
+}
+
+/// An image of its own for a test that changes /dev.
+fn image_with(lab: &Lab, job: &mut Create, change: impl FnOnce(&Path)) {
+    let image = job.dir.join("image");
+    for directory in ["bin", "dev/pts", "etc", "proc", "tmp"] {
+        fs::create_dir_all(image.join(directory)).unwrap();
+    }
+    fs::copy(lab.image().join("bin/busybox"), image.join("bin/busybox")).unwrap();
+    for applet in ["cat", "sh", "sleep", "stat"] {
+        std::os::unix::fs::symlink("busybox", image.join("bin").join(applet)).unwrap();
+    }
+    fs::write(image.join("etc/secret"), "secret").unwrap();
+    change(&image);
+    job.mounts[0].source = image.display().to_string();
+}
+
+/// CVE-2025-31133: paths are masked with the container's /dev/null, whatever that is.
+fn a_false_null_masks_nothing(lab: &Lab) {
+    let (mut job, output) = lab.create_job(|spec| {
+        spec["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|mount| mount["destination"] != "/dev");
+        spec["linux"]["maskedPaths"] = json!(["/proc/version"]);
+        spec["process"]["args"] = json!(["cat", "/proc/version"]);
+    });
+    image_with(lab, &mut job, |image| {
+        std::os::unix::fs::symlink("/etc/secret", image.join("dev/null")).unwrap();
+    });
+    let dir = job.dir.clone();
+    let Err(error) = lab.created(job, output) else {
+        panic!("created with a false /dev/null")
+    };
+    assert!(error.message.contains("mknod"), "{error}");
+    assert_eq!(
+        fs::read_to_string(dir.join("image/etc/secret")).unwrap(),
+        "secret"
+    );
+    fs::remove_dir_all(dir).unwrap();
+}
+
+/// CVE-2025-52565: the terminal is mounted at /dev/console, wherever that leads.
+fn a_false_console_is_not_mounted_over(lab: &Lab) {
+    let (mut job, output) = lab.create_job(|spec| {
+        spec["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|mount| mount["destination"] != "/dev");
+        spec["process"]["terminal"] = json!(true);
+        spec["process"]["args"] = json!(["sh", "-c", "stat -c %F /etc/secret"]);
+    });
+    image_with(lab, &mut job, |image| {
+        std::os::unix::fs::symlink("/etc/secret", image.join("dev/console")).unwrap();
+    });
+    let dir = job.dir.clone();
+    let Err(error) = lab.created(job, output) else {
+        panic!("created with a false /dev/console")
+    };
+    assert!(error.message.contains("/dev/console"), "{error}");
+    fs::remove_dir_all(dir).unwrap();
 }

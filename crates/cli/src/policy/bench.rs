@@ -1,0 +1,56 @@
+//! `husk policy bench`.
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use husk_plugin_host::Host;
+
+use super::case::Case;
+use super::{Subject, line};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// The component
+    file: PathBuf,
+    /// The case that is asked again and again
+    case: PathBuf,
+    /// How often it is asked
+    #[arg(long, short = 'n', default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    times: u32,
+}
+
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    let subject = Subject::read(&args.file)?;
+    let case = Case::read(&args.case)?;
+    let settings = case.settings()?;
+    let prepared = case.prepare()?;
+    let question = prepared.question()?;
+
+    let counting = subject.plugin(&Host::counting_fuel()?, &settings)?;
+    let fuel = counting.ask(&prepared.pod, &question).fuel;
+
+    let host = Host::new()?;
+    let started = Instant::now();
+    let plugin = subject.plugin(&host, &settings)?;
+    let compiled = started.elapsed();
+    let mut took: Vec<Duration> = (0..args.times)
+        .map(|_| plugin.ask(&prepared.pod, &question).took)
+        .collect();
+    let first = *took.first().context("nothing was measured")?;
+    took.sort_unstable();
+    let at = |hundredths: usize| {
+        let index = took.len().saturating_sub(1).saturating_mul(hundredths) / 100;
+        took.get(index).copied().unwrap_or_default().as_micros()
+    };
+    line(format_args!(
+        "{}: {} calls in fresh instances: first {} µs, p50 {} µs, p99 {} µs; {fuel} fuel each; compiled in {} ms",
+        args.file.display(),
+        took.len(),
+        first.as_micros(),
+        at(50),
+        at(99),
+        compiled.as_millis(),
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}

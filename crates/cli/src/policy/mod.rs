@@ -1,0 +1,108 @@
+//! `husk policy`: the workbench of a plugin's author.
+mod bench;
+mod case;
+mod check;
+mod compile;
+mod describe;
+mod test;
+
+use std::fmt::Display;
+use std::io::{Write as _, stdout};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::Subcommand;
+use husk_plugin_host::{Host, Plugin, Settings, artifact};
+use husk_scope::config::{self, Mode, OnError};
+
+/// Checks, tests, measures and compiles plugins.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Say whether a component is a plugin, and what is wrong if it is not
+    Check(check::Args),
+    /// Show what a component exports and imports
+    Inspect(describe::Args),
+    /// Ask a plugin the questions of a folder of cases
+    Test(test::Args),
+    /// Measure what a plugin's decisions cost
+    Bench(bench::Args),
+    /// Compile plugins ahead, so that no pod waits for it
+    Compile(compile::Args),
+}
+
+/// Runs `husk policy`.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    match &args.command {
+        Command::Check(args) => check::run(args),
+        Command::Inspect(args) => describe::run(args),
+        Command::Test(args) => test::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::Compile(args) => compile::run(args),
+    }
+}
+
+/// Prints a line of the result.
+fn line(text: impl Display) -> Result<()> {
+    Ok(writeln!(stdout().lock(), "{text}")?)
+}
+
+/// A component and what it is called.
+struct Subject {
+    name: String,
+    path: PathBuf,
+    bytes: Vec<u8>,
+    digest: String,
+}
+
+impl Subject {
+    fn read(path: &Path) -> Result<Self> {
+        let (bytes, digest) = artifact::read(path, None)?;
+        let name = path
+            .file_stem()
+            .map_or_else(|| "plugin".into(), |stem| stem.to_string_lossy());
+        Ok(Self {
+            name: name.into_owned(),
+            path: path.to_owned(),
+            bytes,
+            digest,
+        })
+    }
+
+    /// The plugin with default limits and these settings (JSON).
+    fn plugin(&self, host: &Host, settings: &str) -> Result<Plugin> {
+        let component = host
+            .compile(&self.bytes)
+            .with_context(|| self.path.display().to_string())?;
+        Ok(Plugin::new(
+            host,
+            &component,
+            &self.digest,
+            self.settings(settings),
+        )?)
+    }
+
+    fn settings(&self, settings: &str) -> Settings {
+        Settings {
+            config: config::Plugin {
+                name: self.name.clone(),
+                path: self.path.clone(),
+                sha256: Some(self.digest.clone()),
+                mode: Mode::Enforce,
+                on_error: OnError::Deny,
+                deadline: Duration::from_millis(50),
+                memory: 64 << 20,
+                settings: settings.to_owned(),
+            },
+            seccomp_profiles: Arc::default(),
+        }
+    }
+}

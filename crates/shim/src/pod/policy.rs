@@ -1,0 +1,296 @@
+//! What the handler's plugins are asked, and when.
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use husk_plugin_host::subject::{self, Question};
+use husk_plugin_host::{Chain, Outcome};
+use husk_scope::{Assignment, Kind, Plan, Scope, Scopes};
+use oci_spec::runtime::{LinuxResources, Process as OciProcess, Spec};
+use tokio::task::spawn_blocking;
+
+use super::container::Container;
+use super::spec::Bundle;
+use super::state::{Exit, Published};
+use super::{Pod, lock};
+use crate::failure::Failure;
+use crate::plugins::Plugins;
+
+/// Where CRI says which image a container is of.
+const IMAGE: &str = "io.kubernetes.cri.image-name";
+
+/// What plugins may know of the pod beyond its record.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Facts {
+    /// The sandbox's scopes, as requested; none before the sandbox is planned.
+    pub(super) requested: Option<Scopes>,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) annotations: BTreeMap<String, String>,
+}
+
+impl Pod {
+    /// The plugins, loaded at first use: when the sandbox is made.
+    async fn plugins(&self) -> Result<Option<&Plugins>, Failure> {
+        let load = || async {
+            let plugins = Plugins::load(self.config()?, self.store.dir(), &self.children).await?;
+            if let Some(plugins) = &plugins {
+                let facts = self.subject();
+                self.put(plugins, move |chain| chain.validate_settings(&facts))
+                    .await?;
+            }
+            Ok::<_, Failure>(plugins)
+        };
+        Ok(self.plugins.get_or_try_init(load).await?.as_ref())
+    }
+
+    /// The pod as plugins see it.
+    fn subject(&self) -> Arc<subject::Pod> {
+        let facts = lock(&self.facts).clone();
+        let record = lock(&self.record);
+        let or_id = |name: &str| if name.is_empty() { &self.id } else { name }.to_owned();
+        Arc::new(subject::Pod {
+            id: self.id.clone(),
+            name: or_id(&record.name),
+            namespace: record.kubernetes_namespace.clone(),
+            uid: record.uid.clone(),
+            cgroup_parent: record.cgroup_parent.clone(),
+            requested: facts.requested.unwrap_or_else(|| Scopes::all(&Scope::Node)),
+            containers: record
+                .containers
+                .iter()
+                .map(|found| found.name.clone())
+                .collect(),
+            labels: facts.labels,
+            annotations: facts.annotations,
+        })
+    }
+
+    /// Puts a question to the plugins, off the thread that serves the other containers.
+    async fn put<T: Send + 'static>(
+        &self,
+        plugins: &Plugins,
+        ask: impl FnOnce(&Chain) -> Outcome<T> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let chain = Arc::clone(&plugins.chain);
+        let outcome = spawn_blocking(move || ask(&chain)).await;
+        let outcome = outcome.map_err(|error| {
+            Failure::internal(format!("asking the plugins of pod {}: {error}", self.id))
+        })?;
+        plugins.settle(&self.id, outcome)
+    }
+
+    /// Before anything of the pod exists: may the sandbox be made, and with which scopes?
+    pub(super) async fn admit_sandbox(&self, facts: Facts) -> Result<Option<Scopes>, Failure> {
+        let requested = facts.requested.clone();
+        *lock(&self.facts) = facts;
+        let Some(plugins) = self.plugins().await? else {
+            return Ok(requested);
+        };
+        let pod = self.subject();
+        let asked = Arc::clone(&pod);
+        self.put(plugins, move |chain| {
+            chain.notify(&asked, &Question::SandboxStarting)
+        })
+        .await?;
+        let assigned = self
+            .put(plugins, move |chain| chain.scopes(&pod, None))
+            .await?;
+        requested
+            .map(|requested| self.sandbox_scopes(&requested, &assigned))
+            .transpose()
+    }
+
+    /// The sandbox's scopes, once the plugins have spoken. A sandbox has a namespace, or has not.
+    fn sandbox_scopes(
+        &self,
+        requested: &Scopes,
+        assigned: &[Assignment],
+    ) -> Result<Scopes, Failure> {
+        let refused = |assignment: &Assignment, why: &str| {
+            let Assignment { kind, scope, by } = assignment;
+            Failure::invalid(format!(
+                "{by} wants {kind} to be {scope} for the sandbox of pod {}: {why}",
+                self.id
+            ))
+        };
+        let mut scopes = requested.clone();
+        for assignment in assigned {
+            let Assignment { kind, scope, .. } = assignment;
+            if requested[*kind] == *scope {
+                continue;
+            }
+            match (kind, scope) {
+                (_, Scope::Container | Scope::Target(_) | Scope::Group(_)) => {
+                    return Err(refused(assignment, "a sandbox's scope is POD or NODE"));
+                }
+                (Kind::Network | Kind::User | Kind::Mount, _) => {
+                    return Err(refused(assignment, "containerd has made it already"));
+                }
+                _ => scopes[*kind] = scope.clone(),
+            }
+        }
+        Plan::new(requested, assigned, &self.config()?.ceiling).map_err(|error| {
+            Failure::invalid(format!("the sandbox of pod {}: {error}", self.id))
+        })?;
+        Ok(scopes)
+    }
+
+    /// What the plugins assign to a container that is about to be made.
+    pub(super) async fn assigned_by_plugins(
+        &self,
+        container: &Container,
+        bundle: &Bundle,
+        requested: &Scopes,
+    ) -> Result<Vec<Assignment>, Failure> {
+        let Some(plugins) = self.plugins().await? else {
+            return Ok(Vec::new());
+        };
+        let (pod, subject) = (self.subject(), subject_of(container, bundle, requested));
+        self.put(plugins, move |chain| chain.scopes(&pod, Some(&subject)))
+            .await
+    }
+
+    /// Lets the plugins admit and edit a container; what it is then is kept for later questions.
+    pub(super) async fn edited_by_plugins(
+        &self,
+        container: &Container,
+        bundle: &mut Bundle,
+        requested: &Scopes,
+    ) -> Result<(), Failure> {
+        let Some(plugins) = self.plugins().await? else {
+            return Ok(());
+        };
+        let (pod, mut subject) = (self.subject(), subject_of(container, bundle, requested));
+        let asked = subject.clone();
+        let spec = self
+            .put(plugins, move |chain| chain.container_creating(&pod, &asked))
+            .await?;
+        bundle.spec = Spec::clone(&spec);
+        subject.spec = spec;
+        // Set once: a container is created once.
+        let _ = container.subject.set(subject);
+        Ok(())
+    }
+
+    /// May this exec start?
+    pub(super) async fn admit_exec(
+        &self,
+        container: &Container,
+        process: &OciProcess,
+    ) -> Result<(), Failure> {
+        let process = process.clone();
+        self.about(container, move |pod, chain, subject| {
+            chain.notify(pod, &Question::ExecStarting(subject, &process))
+        })
+        .await
+    }
+
+    /// May these limits be set?
+    pub(super) async fn admit_update(
+        &self,
+        container: &Container,
+        resources: &LinuxResources,
+    ) -> Result<(), Failure> {
+        let resources = resources.clone();
+        self.about(container, move |pod, chain, subject| {
+            chain.notify(pod, &Question::ResourcesUpdating(subject, &resources))
+        })
+        .await
+    }
+
+    /// Asks about a container that the plugins know; one they do not know was made without them.
+    async fn about(
+        &self,
+        container: &Container,
+        ask: impl FnOnce(&Arc<subject::Pod>, &Chain, &subject::Container) -> Outcome<()>
+        + Send
+        + 'static,
+    ) -> Result<(), Failure> {
+        let (Some(plugins), Some(subject)) = (self.plugins().await?, container.subject.get())
+        else {
+            return Ok(());
+        };
+        let (pod, subject) = (self.subject(), subject.clone());
+        self.put(plugins, move |chain| ask(&pod, chain, &subject))
+            .await
+    }
+
+    /// Tells the plugins what has happened to the sandbox. What they answer changes nothing.
+    pub(super) async fn tell_plugins_of_sandbox(&self, question: Question<'static>) {
+        if let Ok(Some(plugins)) = self.plugins().await {
+            let pod = self.subject();
+            // What went wrong is in the log and in the audit record.
+            let _ = self
+                .put(plugins, move |chain| chain.notify(&pod, &question))
+                .await;
+        }
+    }
+
+    /// Tells the plugins what containerd is told.
+    pub(super) fn tell_plugins_of(self: &Arc<Self>, event: &Published) {
+        match event {
+            Published::Started { container, .. } => self.tell_plugins(container, Happened::Started),
+            Published::OutOfMemory(container) => {
+                if let Some(found) = self.container(container) {
+                    found.oom_killed.store(true, Ordering::Relaxed);
+                }
+                self.tell_plugins(container, Happened::OutOfMemory);
+            }
+            Published::Exited { process, exit, .. } if process.exec.is_none() => {
+                self.tell_plugins(&process.container, Happened::Exited(*exit));
+            }
+            _ => {}
+        }
+    }
+
+    /// Tells the plugins, in the background, what has happened to a container.
+    fn tell_plugins(self: &Arc<Self>, container: &str, happened: Happened) {
+        let container = self.container(container);
+        let Some(container) = container.filter(|found| found.subject.get().is_some()) else {
+            return;
+        };
+        let pod = Arc::clone(self);
+        tokio::spawn(async move {
+            let oom_killed = container.oom_killed.load(Ordering::Relaxed);
+            let told = pod.about(&container, move |facts, chain, subject| {
+                chain.notify(facts, &happened.question(subject, oom_killed))
+            });
+            // What went wrong is in the log and in the audit record.
+            let _ = told.await;
+        });
+    }
+}
+
+/// What has happened to a container.
+#[derive(Clone, Copy, Debug)]
+enum Happened {
+    Started,
+    Exited(Exit),
+    OutOfMemory,
+}
+
+impl Happened {
+    fn question(self, container: &subject::Container, oom_killed: bool) -> Question<'_> {
+        match self {
+            Self::Started => Question::ContainerStarted(container),
+            Self::Exited(exit) => Question::ContainerExited(
+                container,
+                subject::Exit {
+                    code: exit.code,
+                    oom_killed,
+                },
+            ),
+            Self::OutOfMemory => Question::ContainerOom(container),
+        }
+    }
+}
+
+fn subject_of(container: &Container, bundle: &Bundle, requested: &Scopes) -> subject::Container {
+    subject::Container {
+        id: container.id.clone(),
+        name: bundle.name(&container.id),
+        requested: requested.clone(),
+        image: bundle.annotation(IMAGE).unwrap_or_default().to_owned(),
+        spec: Arc::new(bundle.spec.clone()),
+    }
+}

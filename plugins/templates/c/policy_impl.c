@@ -1,0 +1,36 @@
+// The container `agent` gets a network of its own. policy.h is written by wit-bindgen.
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "policy.h"
+
+typedef exports_husk_plugin_scoping_list_assignment_t answer;
+typedef exports_husk_plugin_scoping_denial_t denial;
+
+static bool as_requested(answer *ok) {
+  ok->ptr = NULL;
+  ok->len = 0;
+  return true;
+}
+
+bool exports_husk_plugin_scoping_scope_sandbox(answer *ok, denial *err) {
+  (void)err;
+  return as_requested(ok);
+}
+
+bool exports_husk_plugin_scoping_scope_container(answer *ok, denial *err) {
+  (void)err;
+  policy_string_t name;
+  husk_plugin_container_name(&name);
+  bool agent = name.len == 5 && memcmp(name.ptr, "agent", 5) == 0;
+  policy_string_free(&name);
+  if (!agent) return as_requested(ok);
+  // The bindings free what is returned.
+  ok->ptr = malloc(sizeof *ok->ptr);
+  if (!ok->ptr) abort();
+  ok->len = 1;
+  ok->ptr[0].kind = HUSK_PLUGIN_TYPES_NAMESPACE_KIND_NETWORK;
+  ok->ptr[0].scope.tag = HUSK_PLUGIN_TYPES_SCOPE_CONTAINER;
+  return true;
+}
