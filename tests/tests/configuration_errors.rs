@@ -11,7 +11,7 @@ fn a_pod_is_refused_with_file_line_and_the_nearest_key(mode: Mode) {
     let containerd = Containerd::of_the_suite();
     let cri = containerd.cri();
     let refused = cri.pod_of("unknown-key", mode).try_run();
-    let error = refused.err().expect("a refusal").to_string();
+    let error = refused.expect_err("a refusal").to_string();
     assert!(error.contains("unknown-key.toml:3:1"), "{error}");
     assert!(
         error.contains("netwrok") && error.contains("did you mean `network`"),

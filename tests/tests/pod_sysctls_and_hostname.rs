@@ -95,6 +95,6 @@ fn a_sysctl_that_does_not_exist_is_refused(mode: Mode) {
         .pod(mode)
         .with(|config| config.linux.as_mut().unwrap().sysctls = [sysctl].into())
         .try_run();
-    let error = refused.err().expect("a refusal").to_string();
+    let error = refused.expect_err("a refusal").to_string();
     assert!(error.contains("no_such_thing"), "{error}");
 }

@@ -187,7 +187,7 @@ fn connect_tells_the_shims_and_the_containers_pid() {
     let request = with(|r: &mut ConnectRequest| r.id.clone_from(&container.id));
     let answer = shim.connect(call(), &request).unwrap();
     assert_eq!(answer.task_pid, container.pid().as_raw().cast_unsigned());
-    let shims = husk_tests::process::shims(&[container.id.clone()]);
+    let shims = husk_tests::process::shims(std::slice::from_ref(&container.id));
     let shims: Vec<u32> = shims
         .iter()
         .map(|pid| pid.as_raw().cast_unsigned())

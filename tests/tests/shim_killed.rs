@@ -23,7 +23,7 @@ fn a_running_container() {
     let container = containerd.ctr().container();
     container.start(&["sh", "-c", "sleep 1000001 & sleep 1000002 & wait"]);
     let init = container.pid();
-    kill_shims(&[container.id.clone()]);
+    kill_shims(std::slice::from_ref(&container.id));
     until("the container has ended", || !is_alive(init));
 }
 
@@ -34,7 +34,7 @@ fn a_paused_container() {
     container.start(&["sleep", "1000000"]);
     let init = container.pid();
     let _ = container.task(&["pause"]).ok();
-    kill_shims(&[container.id.clone()]);
+    kill_shims(std::slice::from_ref(&container.id));
     until("the container has ended", || !is_alive(init));
 }
 
@@ -44,7 +44,7 @@ fn an_exited_container() {
     let container = containerd.ctr().container();
     container.start(&["true"]);
     container.until_status("STOPPED");
-    kill_shims(&[container.id.clone()]);
+    kill_shims(std::slice::from_ref(&container.id));
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn a_container_with_an_exec() {
     container.start(&["sleep", "1000000"]);
     let mut command = container.exec_command(&["--detach"], &["sleep", "1000003"]);
     let _ = run(&mut command).ok();
-    kill_shims(&[container.id.clone()]);
+    kill_shims(std::slice::from_ref(&container.id));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use oci_spec::runtime::{LinuxCapabilities, LinuxIdMapping, LinuxNamespaceType, Process, Spec};
 
+use crate::cgroup;
 use crate::workload::Workload;
 use crate::zygote::{Doing, JobError};
 
@@ -107,12 +108,23 @@ pub(crate) fn check_paths(spec: &Spec) -> Result<(), JobError> {
 /// - No `capabilities` means none; libcontainer would leave all of the shim's.
 /// - `noNewPrivileges: false` means the same as its absence; libcontainer would load the seccomp
 ///   profile after it dropped the privilege to do so.
+/// - `rshared` and its kin are said without the `r`, which libcontainer does not know and means
+///   anyway.
+/// - Where the cgroup mount is read-only, the hierarchies of v1 become read-only paths:
+///   libcontainer binds them writable.
 /// - `HOME` is set, to nothing that matters: libcontainer would look it up through whatever
 ///   library the container's nsswitch.conf names. Our executor sets the environment itself.
 pub(crate) fn write_normalized(dir: &Path, mut spec: Spec, cgroup: &Path) -> Result<(), JobError> {
     let mut linux = spec.linux().clone().unwrap_or_default();
     linux.set_cgroups_path(Some(cgroup.to_owned()));
     linux.set_resources(None);
+    if let Some(propagation) = linux.rootfs_propagation().as_deref() {
+        let known = propagation.strip_prefix('r').unwrap_or(propagation);
+        linux.set_rootfs_propagation(Some(known.to_owned()));
+    }
+    let mut closed = linux.readonly_paths().clone().unwrap_or_default();
+    closed.extend(hierarchies_to_close(&spec)?);
+    linux.set_readonly_paths(Some(closed));
     spec.set_linux(Some(linux));
     if let Some(process) = spec.process_mut() {
         if process.capabilities().is_none() {
@@ -130,6 +142,22 @@ pub(crate) fn write_normalized(dir: &Path, mut spec: Spec, cgroup: &Path) -> Res
     let text = serde_json::to_vec(&spec)
         .map_err(|error| JobError::failed(format!("cannot write the spec as JSON: {error}")))?;
     fs::write(&path, text).doing(|| format!("write the spec {}", path.display()))
+}
+
+/// Where the v1 hierarchies will be in the container, below a cgroup mount that is read-only.
+fn hierarchies_to_close(spec: &Spec) -> Result<Vec<String>, JobError> {
+    let mut closed = Vec::new();
+    for mount in spec.mounts().iter().flatten() {
+        let mut options = mount.options().iter().flatten();
+        if mount.typ().as_deref() != Some("cgroup") || !options.any(|option| option == "ro") {
+            continue;
+        }
+        for point in cgroup::v1_mount_points()? {
+            let path = point.file_name().map(|name| mount.destination().join(name));
+            closed.extend(path.and_then(|path| path.to_str().map(str::to_owned)));
+        }
+    }
+    Ok(closed)
 }
 
 /// Sees that the root filesystem is where the spec says, now that it is mounted.

@@ -18,7 +18,7 @@ use crate::executor::{ContainerExecutor, read_verdict};
 use crate::process::{self, Pidfd};
 use crate::workload::Workload;
 use crate::zygote::{Create, Doing, Done, JobError, Leftovers, Report};
-use crate::{bundle, console, loopback, rootfs};
+use crate::{bundle, console, loopback, propagation, rootfs, sysctl};
 
 /// Below the shim's directory for the container: the bundle libcontainer builds from.
 const BUNDLE: &str = "libcontainer";
@@ -137,10 +137,12 @@ fn build(
     }
     let pid = run_libcontainer(job, console.as_ref(), executor).map_err(|error| {
         drop(verdict_writer);
-        read_verdict(verdict).unwrap_or_else(|| explain(&job.id, &error, complaints))
+        read_verdict(verdict).unwrap_or_else(|| explain(&job.id, spec, &error, complaints))
     })?;
     let init = Pidfd::open(pid).doing(|| format!("open a pidfd for init, pid {pid}"))?;
 
+    report.step("setting the propagation of mounts");
+    propagation::set(pid, spec)?;
     if job.loopback {
         report.step("bringing lo up");
         bring_loopback_up(pid)?;
@@ -187,9 +189,13 @@ fn run_libcontainer(
 }
 
 /// What libcontainer logged as it failed; its error, where that is all there is.
-fn explain(id: &str, error: &LibcontainerError, complaints: Complaints) -> JobError {
+fn explain(id: &str, spec: &Spec, error: &LibcontainerError, complaints: Complaints) -> JobError {
     let reason = complaints.first().unwrap_or_else(|| error.to_string());
-    let message = format!("cannot create container {id}: {reason}");
+    let mut message = format!("cannot create container {id}: {reason}");
+    // libcontainer does not say which of them it could not set.
+    for name in sysctl::unknown(spec) {
+        message = format!("{message}; the node has no sysctl {name}");
+    }
     match error {
         LibcontainerError::InvalidSpec(_) | LibcontainerError::InvalidID(_) => {
             JobError::invalid(message)

@@ -21,6 +21,7 @@ mod loopback;
 mod namespaces;
 pub mod pin;
 pub mod process;
+mod propagation;
 pub mod rootfs;
 pub mod spawn;
 mod sys;

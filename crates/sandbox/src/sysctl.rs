@@ -2,6 +2,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use oci_spec::runtime::Spec;
+
 use crate::zygote::{Doing, JobError};
 
 /// The kernel keeps these of `kernel.*` in the IPC namespace; see ipc_namespaces(7).
@@ -37,6 +39,23 @@ pub(crate) fn write(name: &str, value: &str, ours: &[&str]) -> Result<(), JobErr
     }
     let path: PathBuf = Path::new("/proc/sys").join(parts.iter().collect::<PathBuf>());
     fs::write(&path, value).doing(|| format!("set the sysctl {name} to {value:?}"))
+}
+
+/// The sysctls of a spec that do not exist in this process's namespaces.
+pub(crate) fn unknown(spec: &Spec) -> Vec<&str> {
+    let names = spec
+        .linux()
+        .iter()
+        .flat_map(|linux| linux.sysctl())
+        .flatten();
+    names
+        .map(|(name, _)| name.as_str())
+        .filter(|name| !path(name).is_some_and(|path| path.exists()))
+        .collect()
+}
+
+fn path(name: &str) -> Option<PathBuf> {
+    Some(Path::new("/proc/sys").join(split(name)?.iter().collect::<PathBuf>()))
 }
 
 /// The parts of a name, whose separator is the first of `.` and `/` in it, as for sysctl(8): the
