@@ -96,7 +96,10 @@ fn a_monitored_plugin_decides_nothing_and_is_on_record() {
     let container = configured(&containerd, &config);
     container.start(&["sleep", "1000000"]);
     assert_eq!(container.exec(&["sh", "-c", "echo ran"]).ok(), "ran\n");
-    let audit = fs::read_to_string(container.folder().join("audit.jsonl")).unwrap();
+    let pod = Path::new("/run/husk")
+        .join(containerd.ctr().namespace())
+        .join(&container.id);
+    let audit = fs::read_to_string(pod.join("audit.jsonl")).unwrap();
     let refusals: Vec<serde_json::Value> = audit
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())

@@ -133,31 +133,37 @@ fn without_settings() -> Vec<(String, Case)> {
 }
 
 #[test]
+#[ignore = "needs the tools of other languages: plugins/build --all, then --include-ignored"]
 fn the_same_policy_in_c() {
     answers("c-no-host", &without_settings());
 }
 
 #[test]
+#[ignore = "needs the tools of other languages: plugins/build --all, then --include-ignored"]
 fn the_same_policy_in_javascript() {
     answers("js-no-host", &without_settings());
 }
 
 #[test]
+#[ignore = "needs the tools of other languages: plugins/build --all, then --include-ignored"]
 fn the_same_policy_in_python() {
     answers("py-no-host", &without_settings());
 }
 
 #[test]
+#[ignore = "needs the tools of other languages: plugins/build --all, then --include-ignored"]
 fn javascript_with_wasi_answers_the_same() {
     answers("wasi/js-no-host", &without_settings());
 }
 
 #[test]
+#[ignore = "needs the tools of other languages: plugins/build --all, then --include-ignored"]
 fn python_with_wasi_answers_the_same() {
     answers("wasi/py-no-host", &without_settings());
 }
 
 #[test]
+#[ignore = "needs the tools of other languages: plugins/build --all, then --include-ignored"]
 fn wasi_has_no_clock_no_chance_no_environment_and_no_files() {
     let host = Host::new().unwrap();
     let plugin = load(&host, "wasi/c", None);
@@ -169,6 +175,7 @@ fn wasi_has_no_clock_no_chance_no_environment_and_no_files() {
 }
 
 #[test]
+#[ignore = "needs the tools of other languages: plugins/build --all, then --include-ignored"]
 fn what_a_plugin_prints_is_lost() {
     let host = Host::new().unwrap();
     let container = common::container();
@@ -202,16 +209,19 @@ fn the_template_in_rust() {
 }
 
 #[test]
+#[ignore = "needs the tools of other languages: plugins/build --all, then --include-ignored"]
 fn the_template_in_c() {
     template_answers("c");
 }
 
 #[test]
+#[ignore = "needs the tools of other languages: plugins/build --all, then --include-ignored"]
 fn the_template_in_javascript() {
     template_answers("js");
 }
 
 #[test]
+#[ignore = "needs the tools of other languages: plugins/build --all, then --include-ignored"]
 fn the_template_in_python() {
     template_answers("py");
 }

@@ -1,9 +1,10 @@
 //! A process's stdin, stdout, stderr or terminal, copied to and from where containerd wants them.
 //!
-//! Fifos are copied by `containerd_shim`'s `IoTasks`, which holds each fifo open at both ends, so
-//! that a containerd restart causes neither EPIPE nor EOF (contract 40), and drains for at most
-//! 10 s (contract 41). Files and logging binaries are copied here.
+//! Each fifo is held open at both ends, so that a containerd restart causes neither EPIPE nor EOF
+//! (contract 40): stdin by `containerd_shim`'s `IoTasks`, output by [`fifo`]. What is left is
+//! drained for at most 10 s (contract 41).
 mod binary;
+mod fifo;
 mod target;
 
 use std::fs::OpenOptions;
@@ -22,6 +23,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 pub(crate) use self::binary::Logger;
+use self::fifo::Fifo;
 pub(crate) use self::target::Stdio;
 use self::target::Target;
 use crate::failure::Failure;
@@ -35,7 +37,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 pub(crate) struct Io {
     stdio: Stdio,
     fifos: IoTasks,
-    /// Copies to files and to logging binaries.
+    /// Copies of output.
     copies: Mutex<Vec<JoinHandle<()>>>,
     console: Mutex<Option<Pty>>,
     logger: Mutex<Option<Logger>>,
@@ -162,10 +164,13 @@ impl Io {
                 self.copy(from, tokio::io::sink());
                 Ok(())
             }
-            Target::Fifo(path) => self
-                .fifos
-                .copy_to_fifo(from, &path)
-                .map_err(|error| Failure::internal(format!("cannot write to {path}: {error}"))),
+            Target::Fifo(path) => {
+                let fifo = Fifo::open(&path).map_err(|error| {
+                    Failure::internal(format!("cannot write to {path}: {error}"))
+                })?;
+                lock(&self.copies).push(tokio::spawn(fifo.copy(from)));
+                Ok(())
+            }
             Target::File(path) => {
                 // Appended, so that stdout and stderr may name the same file (contract 39).
                 let file = OpenOptions::new()

@@ -1,0 +1,88 @@
+//! Output to one of containerd's fifos.
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use log::debug;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::io::AsyncRead;
+use tokio::net::unix::pipe;
+use tokio::time::{Instant, sleep};
+
+/// How long the end of the output waits for containerd to open its end.
+const READER: Duration = Duration::from_secs(3);
+
+/// How often it looks.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// A fifo, open at both ends: without containerd output waits in it instead of failing with EPIPE
+/// (contract 40).
+pub(super) struct Fifo {
+    to: pipe::Sender,
+    hold: pipe::Receiver,
+}
+
+impl Fifo {
+    /// Opens both ends; neither waits.
+    pub(super) fn open(path: &str) -> io::Result<Self> {
+        let hold = pipe::OpenOptions::new().open_receiver(path)?;
+        let to = pipe::OpenOptions::new().open_sender(path)?;
+        Ok(Self { to, hold })
+    }
+
+    /// Copies until the process's end closes, and lets go once containerd has the fifo open.
+    ///
+    /// containerd opens its end in its own time. Letting go before would lose what is in the fifo,
+    /// and containerd's open(2) would wait for a writer that never comes.
+    pub(super) async fn copy<R: AsyncRead + Unpin>(mut self, mut from: R) {
+        // A terminal that hangs up answers EIO: that is how it ends (contract 42).
+        if let Err(error) = tokio::io::copy(&mut from, &mut self.to).await {
+            debug!("output ended: {error}");
+        }
+        drop(self.hold);
+        let deadline = Instant::now() + READER;
+        while !has_reader(&self.to) && Instant::now() < deadline {
+            sleep(LOOK).await;
+        }
+    }
+}
+
+/// The write end of a pipe without readers is in error, see poll(2).
+fn has_reader(fifo: &pipe::Sender) -> bool {
+    let mut asked = [PollFd::new(fifo.as_fd(), PollFlags::empty())];
+    let answered = poll(&mut asked, PollTimeout::ZERO);
+    let error = asked.iter().any(|fd| {
+        fd.revents()
+            .is_some_and(|events| events.contains(PollFlags::POLLERR))
+    });
+    answered.is_ok() && !error
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read;
+
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_that_comes_after_the_end_gets_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("stdout");
+        mkfifo(&path, Mode::S_IRWXU).unwrap();
+        let fifo = Fifo::open(path.to_str().unwrap()).unwrap();
+        let copy = tokio::spawn(fifo.copy(&b"said at once"[..]));
+        sleep(Duration::from_millis(50)).await;
+        assert!(!copy.is_finished(), "it waits for a reader");
+        let read = tokio::task::spawn_blocking(move || {
+            let mut text = String::new();
+            File::open(path).unwrap().read_to_string(&mut text).unwrap();
+            text
+        });
+        assert_eq!(read.await.unwrap(), "said at once");
+        copy.await.unwrap();
+    }
+}
