@@ -39,6 +39,8 @@ pub(crate) struct Io {
     fifos: IoTasks,
     /// Copies of output.
     copies: Mutex<Vec<JoinHandle<()>>>,
+    /// Fifos for output, by path, until the copies begin.
+    outputs: Mutex<Vec<(String, Fifo)>>,
     console: Mutex<Option<Pty>>,
     logger: Mutex<Option<Logger>>,
 }
@@ -82,6 +84,19 @@ impl Io {
                 theirs.stderr = logger.stderr.take();
             }
             *lock(&self.logger) = Some(logger);
+        }
+        let outputs = if self.stdio.terminal {
+            [Some(&stdout), None]
+        } else {
+            [Some(&stdout), Some(&stderr)]
+        };
+        for target in outputs.into_iter().flatten() {
+            if let Target::Fifo(path) = target {
+                let fifo = Fifo::open(path)
+                    .await
+                    .map_err(|error| cannot_write(path, &error))?;
+                lock(&self.outputs).push((path.clone(), fifo));
+            }
         }
         if self.stdio.terminal {
             return Ok((theirs, ours));
@@ -165,9 +180,11 @@ impl Io {
                 Ok(())
             }
             Target::Fifo(path) => {
-                let fifo = Fifo::open(&path).map_err(|error| {
-                    Failure::internal(format!("cannot write to {path}: {error}"))
-                })?;
+                let mut outputs = lock(&self.outputs);
+                let at = outputs.iter().position(|(opened, _)| *opened == path);
+                let (_, fifo) = outputs.swap_remove(at.ok_or_else(|| {
+                    Failure::internal(format!("output to {path} was not opened"))
+                })?);
                 lock(&self.copies).push(tokio::spawn(fifo.copy(from)));
                 Ok(())
             }
@@ -244,6 +261,7 @@ impl Io {
     }
 
     async fn release(&self, deadline: Instant) {
+        lock(&self.outputs).clear();
         lock(&self.console).take();
         let logger = lock(&self.logger).take();
         if let Some(logger) = logger {
@@ -258,6 +276,10 @@ fn pipe_ends() -> Result<(PipeReader, PipeWriter), Failure> {
 
 fn failed(what: &'static str) -> impl Fn(io::Error) -> Failure {
     move |error| Failure::internal(format!("cannot {what}: {error}"))
+}
+
+fn cannot_write(path: &str, error: &io::Error) -> Failure {
+    Failure::internal(format!("cannot write to {path}: {error}"))
 }
 
 #[cfg(test)]

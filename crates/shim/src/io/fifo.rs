@@ -9,11 +9,14 @@ use tokio::io::AsyncRead;
 use tokio::net::unix::pipe;
 use tokio::time::{Instant, sleep};
 
-/// How long the end of the output waits for containerd to open its end.
+/// How long output waits for containerd to open its end.
 const READER: Duration = Duration::from_secs(3);
 
 /// How often it looks.
-const LOOK: Duration = Duration::from_millis(5);
+const LOOK: Duration = Duration::from_millis(1);
+
+/// See open(2).
+const ENXIO: i32 = 6;
 
 /// A fifo, open at both ends: without containerd output waits in it instead of failing with EPIPE
 /// (contract 40).
@@ -23,10 +26,25 @@ pub(super) struct Fifo {
 }
 
 impl Fifo {
-    /// Opens both ends; neither waits.
-    pub(super) fn open(path: &str) -> io::Result<Self> {
-        let hold = pipe::OpenOptions::new().open_receiver(path)?;
-        let to = pipe::OpenOptions::new().open_sender(path)?;
+    /// Opens both ends, once containerd has its own open: whoever runs a short process cancels the
+    /// opening of what is not open yet when the process has ended. A reader that does not come is
+    /// not waited for any longer than 3 s.
+    pub(super) async fn open(path: &str) -> io::Result<Self> {
+        let deadline = Instant::now() + READER;
+        let options = pipe::OpenOptions::new();
+        while Instant::now() < deadline {
+            match options.open_sender(path) {
+                Ok(to) => {
+                    let hold = options.open_receiver(path)?;
+                    return Ok(Self { to, hold });
+                }
+                // Nobody has it open for reading yet.
+                Err(error) if error.raw_os_error() == Some(ENXIO) => sleep(LOOK).await,
+                Err(error) => return Err(error),
+            }
+        }
+        let hold = options.open_receiver(path)?;
+        let to = options.open_sender(path)?;
         Ok(Self { to, hold })
     }
 
@@ -73,7 +91,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("stdout");
         mkfifo(&path, Mode::S_IRWXU).unwrap();
-        let fifo = Fifo::open(path.to_str().unwrap()).unwrap();
+        let fifo = Fifo::open(path.to_str().unwrap()).await.unwrap();
         let copy = tokio::spawn(fifo.copy(&b"said at once"[..]));
         sleep(Duration::from_millis(50)).await;
         assert!(!copy.is_finished(), "it waits for a reader");
