@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use husk_sandbox::cgroup::{Cgroup, Driver};
+use husk_sandbox::cgroup::{self, Cgroup, Driver};
 use husk_sandbox::process::{Pidfd, start_time};
 use husk_sandbox::rootfs::unmount_all;
 use husk_sandbox::zygote::Holder;
@@ -54,8 +54,7 @@ impl Cleanup {
             self.kill_container(container);
         }
         for namespace in &record.namespaces {
-            self.kill_holder(namespace);
-            self.remove_holders_cgroup(record, namespace);
+            self.end_holder(record, namespace);
         }
         for container in &record.containers {
             self.remove_container(container);
@@ -124,31 +123,22 @@ impl Cleanup {
     }
 
     /// Kills the holder, also one that was made just before it could be put on record: whoever is
-    /// in the pinned namespace.
-    fn kill_holder(&mut self, namespace: &Namespace) {
+    /// in the pinned namespace. Removes its cgroup.
+    fn end_holder(&mut self, record: &Pod, namespace: &Namespace) {
         self.kill(namespace.holder);
-        if namespace.kind == Kind::Pid && namespace.pinned {
-            let inside: Vec<_> = in_pid_namespace(&namespace.path)
-                .filter_map(|pid| Pidfd::open(pid).ok())
-                .collect();
-            self.end(&inside);
-        }
-    }
-
-    fn remove_holders_cgroup(&mut self, record: &Pod, namespace: &Namespace) {
-        if namespace.kind != Kind::Pid || record.cgroup_parent.is_empty() {
+        if namespace.kind != Kind::Pid || !namespace.pinned {
             return;
         }
-        let holder = Holder {
-            pin: namespace.path.clone(),
-            join: Vec::new(),
-            cgroup: Some(record.cgroup_parent.clone()),
-            driver: Driver::of(&record.cgroup_parent),
-        };
-        let path = holder.cgroups_path();
-        let removed = Cgroup::named(holder.driver, path.as_deref(), "holder")
-            .and_then(|cgroup| cgroup.remove());
-        self.attempt(removed, || "remove the holder's cgroup".to_owned());
+        let inside: Vec<_> = in_pid_namespace(&namespace.path)
+            .filter_map(|pid| Pidfd::open(pid).ok())
+            .collect();
+        self.end(&inside);
+        if let Some(cgroup) = self.holder_cgroup(record, namespace) {
+            let ended = cgroup.kill().and_then(|()| cgroup.remove());
+            self.attempt(ended, || {
+                format!("remove the cgroup of the holder of pod {}", record.id)
+            });
+        }
     }
 
     fn remove_container(&mut self, container: &Container) {
@@ -172,39 +162,50 @@ impl Cleanup {
     fn cgroup(&mut self, container: &Container) -> Option<Cgroup> {
         let cgroup = if container.cgroups.is_empty() {
             let path = container.cgroups_path.as_str();
-            let driver = if path.contains(':') {
-                Driver::Systemd
-            } else {
-                Driver::Cgroupfs
-            };
-            Cgroup::named(
-                driver,
-                Some(path).filter(|path| !path.is_empty()),
-                &container.id,
-            )
+            let named = Some(path).filter(|path| !path.is_empty());
+            Cgroup::named(Driver::of(path), named, &container.id)
         } else {
             Cgroup::at(&container.cgroups)
         };
-        // A process that was never put into a cgroup of its own is in its parent's: containerd's.
-        let own: BTreeMap<String, PathBuf> = cgroup_of_self();
-        let foreign = |cgroup: &Cgroup| {
-            let mut paths = cgroup.paths();
-            paths.retain(|hierarchy, path| {
-                own.get(hierarchy)
-                    .is_none_or(|own| !own.starts_with(&*path))
-            });
-            Cgroup::at(&paths)
+        self.found(cgroup, || format!("container {}", container.id))
+    }
+
+    /// The cgroup of a pinned pid namespace's holder, if the pod has one to put it in.
+    fn holder_cgroup(&mut self, record: &Pod, namespace: &Namespace) -> Option<Cgroup> {
+        let driver = Driver::of(&record.cgroup_parent);
+        let holder = Holder {
+            pin: namespace.path.clone(),
+            join: Vec::new(),
+            cgroup: Some(record.cgroup_parent.clone()).filter(|path| !path.is_empty()),
+            driver,
         };
-        match cgroup.and_then(|cgroup| foreign(&cgroup)) {
-            Ok(cgroup) => Some(cgroup),
-            Err(error) => {
-                self.warnings.push(format!(
-                    "find the cgroup of container {}: {error}",
-                    container.id
-                ));
-                None
-            }
-        }
+        let path = holder.cgroups_path()?;
+        let cgroup = Cgroup::named(driver, Some(&path), "holder");
+        self.found(cgroup, || format!("the holder of pod {}", record.id))
+    }
+
+    /// A cgroup without the hierarchies in which it holds this process: whoever was never put into
+    /// a cgroup of its own there is in its parent's, which is containerd's.
+    fn found(
+        &mut self,
+        cgroup: cgroup::Result<Cgroup>,
+        whose: impl FnOnce() -> String,
+    ) -> Option<Cgroup> {
+        let own = cgroup_of_self();
+        let holds_own = |hierarchy: &String, path: &PathBuf| {
+            own.get(hierarchy).is_some_and(|own| own.starts_with(path))
+        };
+        let foreign = cgroup.and_then(|cgroup| {
+            let mut paths = cgroup.paths();
+            paths.retain(|hierarchy, path| !holds_own(hierarchy, path));
+            Cgroup::at(&paths)
+        });
+        foreign
+            .inspect_err(|error| {
+                self.warnings
+                    .push(format!("find the cgroup of {}: {error}", whose()));
+            })
+            .ok()
     }
 
     /// Kills these processes, and waits until they have ended.

@@ -1,6 +1,6 @@
 //! `delete`: clears away what a dead shim left (contract 43 to 45).
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -95,6 +95,11 @@ fn announce(flags: &Flags, containers: &[record::Container]) -> Result<()> {
     }
     let address =
         std::env::var("TTRPC_ADDRESS").unwrap_or_else(|_| format!("{}.ttrpc", flags.address));
+    let path = address.strip_prefix("unix://").unwrap_or(&address);
+    if !socket::is_served(Path::new(path)) {
+        // Without a containerd, such as after `husk run`, there is nobody to believe anything.
+        return Ok(());
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -315,9 +315,20 @@ fn a_holder_that_is_not_on_record_is_found_by_its_pin() {
         holder: None,
         shm: None,
     }];
+    record.cgroup_parent = format!("/{}", node.namespace);
+    let lives_in = husk_sandbox::zygote::Holder {
+        pin: path.clone(),
+        join: Vec::new(),
+        cgroup: Some(record.cgroup_parent.clone()),
+        driver: Driver::Cgroupfs,
+    };
+    let name = lives_in.cgroups_path().unwrap();
+    let cgroup = CgroupDirs::new(&node, name.rsplit('/').next().unwrap());
+    cgroup.enter(process(inside));
     node.save(&record);
     node.bundle("pod").delete();
     wait_until(|| holder.is_dead());
+    assert!(!cgroup.exist());
     assert!(!mounted(&path));
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use husk_plugin_host::plugin::{Answer, Failure};
 use husk_plugin_host::subject::{Container, Exit, Pod, Question};
 use husk_scope::{Kind, Scope, Scopes};
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{LinuxResources, Process, Spec};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -27,6 +27,9 @@ pub(super) struct Case {
     container: ContainerFacts,
     #[serde(default)]
     process: Option<Value>,
+    /// The limits that `resources-updating` asks for, as OCI LinuxResources.
+    #[serde(default)]
+    update: Option<Value>,
     #[serde(default)]
     exit_code: u32,
     pub(super) expect: Expect,
@@ -94,6 +97,7 @@ pub(super) struct Prepared {
     pub(super) pod: Arc<Pod>,
     container: Container,
     process: Process,
+    update: LinuxResources,
     exit: Exit,
     question: String,
 }
@@ -128,6 +132,12 @@ impl Case {
                 .process
                 .as_ref()
                 .map_or_else(|| Ok(Process::default()), process)?,
+            update: self.update.as_ref().map_or_else(
+                || Ok(LinuxResources::default()),
+                |update| {
+                    LinuxResources::deserialize(update).context("update is not OCI LinuxResources")
+                },
+            )?,
             exit: Exit {
                 code: self.exit_code,
                 oom_killed: false,
@@ -171,7 +181,7 @@ impl Prepared {
             "container-exited" => Question::ContainerExited(container, self.exit),
             "container-oom" => Question::ContainerOom(container),
             "exec-starting" => Question::ExecStarting(container, &self.process),
-            "resources-updating" => Question::ResourcesUpdating(container),
+            "resources-updating" => Question::ResourcesUpdating(container, &self.update),
             other => bail!("`{other}` is not a question: use a function of scoping or lifecycle"),
         })
     }

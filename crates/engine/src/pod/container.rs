@@ -1,12 +1,10 @@
 //! One container of a pod that runs: made, started, waited for, removed; again if it should be.
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use containerd_shim_protos::api::Mount;
 use containerd_shim_protos::cgroups::metrics as v1;
 use containerd_shim_protos::cgroups_v2::metrics as v2;
 use nix::sys::signal::Signal;
@@ -16,10 +14,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::journal::Journal;
-use super::{Engine, Error, Notice, Observer, Status, Stop, sandbox, volumes};
-use crate::image::{self, Image, Rootfs, RootfsMount, Store};
+use super::{Engine, Error, Notice, Observer, Status, Stop};
+use crate::image::{Image, Store};
 use crate::manifest::{Container, Pod, RestartPolicy};
-use crate::shim::{Stdio, Task};
+use crate::shim::{self, Task};
 use crate::spec;
 
 /// Kubernetes' delays before a container is started again: the first, and the longest.
@@ -41,6 +39,13 @@ pub(super) enum End {
     Stopped,
 }
 
+/// A container whose image is in the store.
+#[derive(Clone, Debug)]
+pub(super) struct Loaded {
+    pub(super) container: Container,
+    pub(super) image: Image,
+}
+
 /// What the containers of a pod have in common.
 pub(super) struct Context {
     pub(super) engine: Engine,
@@ -48,7 +53,8 @@ pub(super) struct Context {
     pub(super) journal: Arc<Journal>,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) store: Store,
-    pub(super) images: BTreeMap<String, Image>,
+    pub(super) init_containers: Vec<Loaded>,
+    pub(super) containers: Vec<Loaded>,
     pub(super) volumes: BTreeMap<String, PathBuf>,
     pub(super) sandbox: spec::Sandbox,
     pub(super) task: Task,
@@ -62,18 +68,19 @@ impl Context {
     /// each time that it runs.
     pub(super) async fn keep(
         &self,
-        container: &Container,
+        loaded: &Loaded,
         policy: RestartPolicy,
         mut stop: watch::Receiver<Stop>,
         started: impl Fn() + Send + Sync,
     ) -> Result<End, Error> {
+        let name = &loaded.container.name;
         let mut delay = FIRST_DELAY;
         loop {
             if *stop.borrow_and_update() != Stop::Not {
                 return Ok(End::Stopped);
             }
             let began = Instant::now();
-            let code = self.once(container, &mut stop, &started).await?;
+            let code = self.once(loaded, &mut stop, &started).await?;
             if *stop.borrow() != Stop::Not {
                 return Ok(End::Stopped);
             }
@@ -89,7 +96,7 @@ impl Context {
                 delay = FIRST_DELAY;
             }
             self.observer.notice(&Notice::Restarting {
-                container: &container.name,
+                container: name,
                 after: delay,
             });
             tokio::select! {
@@ -98,7 +105,7 @@ impl Context {
             }
             delay = (delay * 2).min(LONGEST_DELAY);
             self.journal.write(|record| {
-                if let Some(container) = record.container_mut(&container.name) {
+                if let Some(container) = record.container_mut(name) {
                     container.restarts += 1;
                 }
             })?;
@@ -108,42 +115,19 @@ impl Context {
     /// One life of a container. Returns its exit status.
     async fn once(
         &self,
-        container: &Container,
+        loaded: &Loaded,
         stop: &mut watch::Receiver<Stop>,
         started: &(impl Fn() + Send + Sync),
     ) -> Result<u32, Error> {
-        let (paths, pod) = (&self.engine.paths, &self.sandbox.id);
-        let id = container_id(pod, &container.name);
-        let bundle = paths.bundle(pod, &id);
-        let log = paths.log(pod, &container.name);
-        let layers = paths.data_of(pod).join("layers").join(&container.name);
-        let rootfs = self.bundle(container, &bundle, &layers).await?;
-        self.announce(container, &id, &bundle).await?;
+        let name = &loaded.container.name;
+        let id = container_id(&self.sandbox.id, name);
+        let root = self.write_bundle(loaded, &id).await?;
+        self.announce(name, &id).await?;
+        let (bundle, stdio) = (self.bundle(&id), self.stdio(name));
+        let created = self.task.create(&id, &bundle, root, &stdio).await;
+        created.map_err(Error::container(name))?;
 
-        let file = format!("file://{}", log.display());
-        let stdio = Stdio {
-            stdout: file.clone(),
-            stderr: file,
-            ..Stdio::default()
-        };
-        self.task
-            .create(&id, &bundle, protobuf_mounts(rootfs), &stdio)
-            .await
-            .map_err(Error::container(&container.name))?;
-        let lived = async {
-            self.task
-                .start(&id, "")
-                .await
-                .map_err(Error::container(&container.name))?;
-            self.journal.status(&container.name, Status::Running)?;
-            self.observer.notice(&Notice::Started {
-                container: &container.name,
-                log: &log,
-            });
-            started();
-            self.wait(container, &id, stop).await
-        };
-        let lived = lived.await;
+        let lived = self.live(loaded, &id, stop, started).await;
         if lived.is_err() {
             self.kill(&id, SIGKILL).await;
         }
@@ -151,90 +135,46 @@ impl Context {
         let out_of_memory = killed && self.ran_out_of_memory(&id).await;
         let deleted = self.task.delete(&id, "").await;
         let code = lived?;
-        deleted.map_err(Error::container(&container.name))?;
-        self.journal.status(&container.name, Status::Exited(code))?;
+        deleted.map_err(Error::container(name))?;
+        self.journal.status(name, Status::Exited(code))?;
         self.observer.notice(&Notice::Exited {
-            container: &container.name,
+            container: name,
             code,
             out_of_memory,
         });
-        fs::remove_dir_all(&layers).map_err(Error::io("remove", &layers))?;
+        self.remove_layers(name)?;
         Ok(code)
     }
 
-    /// Writes the bundle and answers with the mounts of its root.
-    async fn bundle(
+    /// Starts a container that was created, and waits for its end.
+    async fn live(
         &self,
-        container: &Container,
-        bundle: &Path,
-        layers: &Path,
-    ) -> Result<Vec<RootfsMount>, Error> {
-        let name = &container.name;
-        let about_image = |source| Error::Image {
-            container: name.clone(),
-            source: Box::new(source),
-        };
-        let about_spec = |source| Error::Spec {
-            container: name.clone(),
-            source,
-        };
-        let root = bundle.join("rootfs");
-        fs::create_dir_all(&root).map_err(Error::io("make", &root))?;
-        if layers.exists() {
-            fs::remove_dir_all(layers).map_err(Error::io("remove", layers))?;
-        }
-        let Some(image) = self.images.get(&container.image) else {
-            return Err(about_spec(spec::Error::NoCommand));
-        };
-        let rootfs = self
-            .store
-            .rootfs(image, layers)
+        loaded: &Loaded,
+        id: &str,
+        stop: &mut watch::Receiver<Stop>,
+        started: &(impl Fn() + Send + Sync),
+    ) -> Result<u32, Error> {
+        let name = &loaded.container.name;
+        let begun = self.task.start(id, "").await;
+        begun.map_err(Error::container(name))?;
+        self.journal.status(name, Status::Running)?;
+        self.observer.notice(&Notice::Started {
+            container: name,
+            log: &self.log(name),
+        });
+        started();
+        self.wait(loaded, id, stop)
             .await
-            .map_err(about_image)?;
-        let user = user(container, image, &rootfs).map_err(about_image)?;
-        let held = bundle.join("volumes");
-        let binds = volumes::binds(container, &self.volumes, &held, self.journal.as_ref())?;
-        let spec = spec::container(&self.pod, container, image, &user, &self.sandbox, &binds)
-            .map_err(about_spec)?;
-        sandbox::write_spec(&spec, bundle)?;
-        Ok(rootfs.mounts)
-    }
-
-    /// Without the Sandbox API, containerd runs `start` for every container and the shim answers
-    /// with the address of the sandbox that the spec's annotation names (contract 25).
-    async fn announce(&self, container: &Container, id: &str, bundle: &Path) -> Result<(), Error> {
-        let Some(pod_address) = &self.announce_at else {
-            return Ok(());
-        };
-        let start = sandbox::command(&self.engine, id, bundle.to_owned(), &self.events);
-        let shim = start
-            .run()
-            .await
-            .map_err(Error::container(&container.name))?;
-        if shim.address() == pod_address {
-            return Ok(());
-        }
-        let error = Error::NotGrouped {
-            container: container.name.clone(),
-            address: shim.address().to_owned(),
-            pod: pod_address.clone(),
-        };
-        if let Err(undoing) = shim.task().shutdown(id).await {
-            log::warn!(
-                "stopping the shim of container {}: {undoing}",
-                container.name
-            );
-        }
-        Err(error)
+            .map_err(Error::container(name))
     }
 
     /// Waits for the exit, and makes it come when the pod stops.
     async fn wait(
         &self,
-        container: &Container,
+        loaded: &Loaded,
         id: &str,
         stop: &mut watch::Receiver<Stop>,
-    ) -> Result<u32, Error> {
+    ) -> Result<u32, shim::Error> {
         let exit = self.task.wait(id, "");
         tokio::pin!(exit);
         let mut seen = Stop::Not;
@@ -247,9 +187,7 @@ impl Context {
                 }
             };
             tokio::select! {
-                exit = &mut exit => {
-                    return exit.map(|exit| exit.code).map_err(Error::container(&container.name));
-                }
+                exit = &mut exit => return Ok(exit?.code),
                 Ok(now) = stop.wait_for(|now| *now > seen) => {
                     seen = *now;
                 }
@@ -259,20 +197,12 @@ impl Context {
             }
             if seen == Stop::Gently {
                 deadline = Some(Instant::now() + self.pod.grace);
-                self.kill(id, self.stop_signal(container)).await;
+                self.kill(id, stop_signal(&loaded.image)).await;
             } else {
                 deadline = None;
                 self.kill(id, SIGKILL).await;
             }
         }
-    }
-
-    fn stop_signal(&self, container: &Container) -> u32 {
-        let named = self
-            .images
-            .get(&container.image)
-            .and_then(|image| image.config.stop_signal.as_deref());
-        named.and_then(signal).unwrap_or(SIGTERM)
     }
 
     /// Sends a signal to init; that it is over already is what the caller wants.
@@ -313,21 +243,10 @@ pub(super) fn container_id(pod: &str, name: &str) -> String {
     format!("{pod}-{name}")
 }
 
-/// The manifest's user and group before the image's.
-fn user(
-    container: &Container,
-    image: &Image,
-    rootfs: &Rootfs,
-) -> Result<image::User, image::ImageError> {
-    let security = &container.security;
-    let mut user = match security.user {
-        Some(uid) => rootfs.user(&uid.to_string())?,
-        None => rootfs.user(&image.config.user)?,
-    };
-    if let Some(gid) = security.group {
-        user.gid = gid;
-    }
-    Ok(user)
+/// What asks a container to end: the image says, or it is SIGTERM.
+fn stop_signal(image: &Image) -> u32 {
+    let named = image.config.stop_signal.as_deref();
+    named.and_then(signal).unwrap_or(SIGTERM)
 }
 
 /// `SIGQUIT`, `QUIT` or `3`.
@@ -343,16 +262,6 @@ fn signal(name: &str) -> Option<u32> {
     Signal::from_str(&full)
         .ok()
         .and_then(|signal| u32::try_from(signal as i32).ok())
-}
-
-fn protobuf_mounts(mounts: Vec<RootfsMount>) -> Vec<Mount> {
-    let one = |mount: RootfsMount| Mount {
-        type_: mount.kind,
-        source: mount.source,
-        options: mount.options,
-        ..Mount::default()
-    };
-    mounts.into_iter().map(one).collect()
 }
 
 #[cfg(test)]

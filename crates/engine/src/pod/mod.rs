@@ -3,11 +3,14 @@
 //! Two ways lead to a sandbox. A shim with the Sandbox API is told of the pod and makes it
 //! (contract 11 to 21); for any other a pause container stands for the sandbox, as CRI's
 //! podsandbox mode has it (contract 25). The containers' specs are the same either way.
+mod bundle;
 mod container;
 mod error;
 mod exec;
 mod files;
 mod journal;
+mod load;
+mod order;
 mod paths;
 mod record;
 mod remove;

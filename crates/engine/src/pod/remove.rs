@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use log::Level;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
@@ -145,8 +146,9 @@ pub(super) fn sweep(paths: &Paths) -> Result<(), Error> {
 /// Asks the shim to end everything; one that does not answer is cleaned up after by its `delete`
 /// command, as containerd does it (contract 43 to 45).
 async fn end_by_shim(engine: &Engine, record: &Record) {
+    // The engine was killed, or failed, before it knew where a shim listens that may well run.
     if record.address.is_empty() {
-        return;
+        return delete_by_command(engine, record, Level::Debug).await;
     }
     let asked = match Shim::connect(&record.address, record.version).await {
         Ok(shim) => ask(record, &shim).await,
@@ -157,8 +159,7 @@ async fn end_by_shim(engine: &Engine, record: &Record) {
             "pod {}: {error}; cleaning up by the delete command",
             record.name
         );
-        delete_by_command(engine, record).await;
-        return;
+        return delete_by_command(engine, record, Level::Warn).await;
     }
     wait_until_gone(record).await;
 }
@@ -213,7 +214,8 @@ async fn end_task(task: &Task, id: &str) -> Result<(), shim::Error> {
     }
 }
 
-async fn delete_by_command(engine: &Engine, record: &Record) {
+/// Runs the shim's `delete` for each bundle; what it complains of is logged at `level`.
+async fn delete_by_command(engine: &Engine, record: &Record, level: Level) {
     let Ok(binary) = Binary::find(record.shim.to_str()) else {
         log::warn!(
             "{} is gone: what pod {} left stays",
@@ -234,7 +236,7 @@ async fn delete_by_command(engine: &Engine, record: &Record) {
         let events = engine.paths.state_of(&record.id).join("events.sock");
         let command = sandbox::command(&engine, id, bundle, &events.to_string_lossy());
         if let Err(error) = command.delete().await {
-            log::warn!("{error}");
+            log::log!(level, "{error}");
         }
     }
 }

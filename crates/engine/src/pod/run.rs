@@ -1,25 +1,23 @@
 //! A pod's whole life.
-use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::mount::{MsFlags, mount};
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{mpsc, watch};
 
-use super::container::{Context, End, container_id};
+use super::container::{Context, container_id};
 use super::journal::Journal;
 use super::sandbox::Sandbox;
 use super::volumes::Mounts as _;
 use super::{
-    ContainerRecord, Engine, Error, Notice, Observer, Outcome, Record, Status, Stop, files, remove,
-    sandbox, volumes,
+    ContainerRecord, Engine, Error, Notice, Observer, Outcome, Record, Status, Stop, files, load,
+    order, remove, sandbox, volumes,
 };
-use crate::image::{Image, Progress, Pull, Source, Step, Store};
-use crate::manifest::{Container, Pod, PullPolicy, RestartPolicy};
+use crate::image::Store;
+use crate::manifest::{Container, Pod};
 use crate::shim::{Event, Events};
 use crate::{cgroup, netns, process, spec};
 
@@ -113,8 +111,8 @@ async fn run_recorded(
     stop: watch::Sender<Stop>,
 ) -> Result<Outcome, Error> {
     let store = open_store(engine)?;
-    let images = tokio::select! {
-        images = images(engine, &store, &pod, observer.as_ref()) => images?,
+    let (init_containers, containers) = tokio::select! {
+        loaded = load::load(engine, &store, &pod, observer.as_ref()) => loaded?,
         _ = stopping(&stop) => return Ok(Outcome::default()),
     };
     let record = journal.record();
@@ -143,13 +141,14 @@ async fn run_recorded(
         journal: Arc::clone(&journal),
         observer,
         store,
-        images,
+        init_containers,
+        containers,
         volumes,
         events,
     };
     let context = Arc::new(context);
     let listening = tokio::spawn(listen(happened));
-    let outcome = containers(&context, &stop).await;
+    let outcome = order::run_containers(&context, &stop).await;
     listening.abort();
     outcome
 }
@@ -165,70 +164,6 @@ fn open_store(engine: &Engine) -> Result<Store, Error> {
         container: String::from("any"),
         source: Box::new(source),
     })
-}
-
-/// Brings every image of the pod, each once.
-async fn images(
-    engine: &Engine,
-    store: &Store,
-    pod: &Pod,
-    observer: &dyn Observer,
-) -> Result<BTreeMap<String, Image>, Error> {
-    let mut images = BTreeMap::new();
-    for container in pod.init_containers.iter().chain(&pod.containers) {
-        if images.contains_key(&container.image) {
-            continue;
-        }
-        let failed = |source| Error::Image {
-            container: container.name.clone(),
-            source: Box::new(source),
-        };
-        let source = Source::parse(&container.image).map_err(failed)?;
-        let source = below(&engine.manifests, source);
-        let pull = match container.pull_policy {
-            PullPolicy::Always => Pull::Always,
-            PullPolicy::IfNotPresent => Pull::IfNotPresent,
-            PullPolicy::Never => Pull::Never,
-        };
-        let progress = Steps {
-            image: &container.image,
-            observer,
-        };
-        let image = store.get(&source, pull, &progress).await.map_err(failed)?;
-        images.insert(container.image.clone(), image);
-    }
-    Ok(images)
-}
-
-/// The source with its path, if it is a relative one, below `dir`.
-fn below(dir: &Path, source: Source) -> Source {
-    match source {
-        Source::Folder(path) => Source::Folder(dir.join(path)),
-        Source::Layout { path, name } => Source::Layout {
-            path: dir.join(path),
-            name,
-        },
-        Source::Archive { path, name } => Source::Archive {
-            path: dir.join(path),
-            name,
-        },
-        registry @ Source::Registry(_) => registry,
-    }
-}
-
-/// Tells the observer which image a step is of.
-struct Steps<'a> {
-    image: &'a str,
-    observer: &'a dyn Observer,
-}
-
-impl Progress for Steps<'_> {
-    fn step(&self, step: &Step<'_>) {
-        self.observer.notice(&Notice::Image {
-            image: self.image,
-            step,
-        });
-    }
 }
 
 fn make_netns_and_cgroup(pod: &Pod, record: &Record) -> Result<(), Error> {
@@ -284,159 +219,6 @@ fn mount_shm(dir: &Path, journal: &Journal) -> Result<PathBuf, Error> {
 async fn listen(mut happened: mpsc::UnboundedReceiver<Event>) {
     while let Some(Event { topic, .. }) = happened.recv().await {
         log::debug!("event {topic}");
-    }
-}
-
-/// Runs init containers one by one, sidecars beside all that follows, then the containers.
-async fn containers(context: &Arc<Context>, stop: &watch::Sender<Stop>) -> Result<Outcome, Error> {
-    let mut sidecars = Sidecars::default();
-    let outcome = match inits(context, stop, &mut sidecars).await {
-        Ok(None) => side_by_side(context, stop).await,
-        Ok(Some(outcome)) => Ok(outcome),
-        Err(error) => Err(error),
-    };
-    let grace = context.pod.grace;
-    if *stop.borrow() == Stop::Not && !sidecars.running.is_empty() {
-        context.observer.notice(&Notice::Stopping { grace });
-    }
-    let ended = sidecars.end(stop).await;
-    let outcome = outcome?;
-    ended?;
-    Ok(outcome)
-}
-
-/// The outcome if the pod ends here: an init container failed, or the pod is being stopped.
-async fn inits(
-    context: &Arc<Context>,
-    stop: &watch::Sender<Stop>,
-    sidecars: &mut Sidecars,
-) -> Result<Option<Outcome>, Error> {
-    let policy = match context.pod.restart_policy {
-        RestartPolicy::Never => RestartPolicy::Never,
-        RestartPolicy::Always | RestartPolicy::OnFailure => RestartPolicy::OnFailure,
-    };
-    for container in &context.pod.init_containers {
-        if container.sidecar {
-            sidecars.start(context, container).await?;
-            continue;
-        }
-        match context
-            .keep(container, policy, stop.subscribe(), || {})
-            .await?
-        {
-            End::Itself(0) => {}
-            End::Itself(code) => {
-                return Ok(Some(Outcome {
-                    failed: Some((container.name.clone(), code)),
-                }));
-            }
-            End::Stopped => return Ok(Some(Outcome::default())),
-        }
-    }
-    Ok(None)
-}
-
-/// Runs the pod's containers together. One that cannot be run takes the others with it.
-async fn side_by_side(
-    context: &Arc<Context>,
-    stop: &watch::Sender<Stop>,
-) -> Result<Outcome, Error> {
-    let waiting: HashSet<_> = context
-        .pod
-        .containers
-        .iter()
-        .map(|container| container.name.clone())
-        .collect();
-    let waiting = Arc::new(Mutex::new(waiting));
-    let mut running = JoinSet::new();
-    for container in context.pod.containers.clone() {
-        let (context, waiting) = (Arc::clone(context), Arc::clone(&waiting));
-        let stop = stop.subscribe();
-        running.spawn(async move {
-            let started = || {
-                let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-                if waiting.remove(&container.name) && waiting.is_empty() {
-                    let record = context.journal.record();
-                    context.observer.notice(&Notice::Ready { record: &record });
-                }
-            };
-            let end = context
-                .keep(&container, context.pod.restart_policy, stop, started)
-                .await;
-            (container.name.clone(), end)
-        });
-    }
-    let mut outcome = Ok(Outcome::default());
-    while let Some(joined) = running.join_next().await {
-        let (name, end) = joined?;
-        match (end, &mut outcome) {
-            (
-                Ok(End::Itself(code)),
-                Ok(Outcome {
-                    failed: failed @ None,
-                }),
-            ) if code != 0 => {
-                *failed = Some((name, code));
-            }
-            (Err(error), Ok(_)) => {
-                outcome = Err(error);
-                stop.send_modify(|stop| *stop = (*stop).max(Stop::Gently));
-            }
-            _ => {}
-        }
-    }
-    outcome
-}
-
-/// Init containers with `restartPolicy: Always`; Kubernetes stops them after all others.
-#[derive(Default)]
-struct Sidecars {
-    running: JoinSet<Result<End, Error>>,
-    stop: watch::Sender<Stop>,
-}
-
-impl Sidecars {
-    /// Starts one and waits until it runs.
-    async fn start(&mut self, context: &Arc<Context>, container: &Container) -> Result<(), Error> {
-        let (sender, receiver) = oneshot::channel();
-        let sender = Mutex::new(Some(sender));
-        let (context, container) = (Arc::clone(context), container.clone());
-        let stop = self.stop.subscribe();
-        self.running.spawn(async move {
-            let started = || {
-                let sender = sender.lock().unwrap_or_else(PoisonError::into_inner).take();
-                if let Some(sender) = sender {
-                    // Nobody waits any more once the pod is being stopped.
-                    let _ = sender.send(());
-                }
-            };
-            context
-                .keep(&container, RestartPolicy::Always, stop, started)
-                .await
-        });
-        // Dropped unsent when it could not be started; the reason is the task's result.
-        if receiver.await.is_err() {
-            while let Some(ended) = self.running.join_next().await {
-                ended??;
-            }
-        }
-        Ok(())
-    }
-
-    /// Stops them all; a further word to the pod is passed on.
-    async fn end(mut self, pod: &watch::Sender<Stop>) -> Result<(), Error> {
-        let mut pod = pod.subscribe();
-        self.stop
-            .send_replace((*pod.borrow_and_update()).max(Stop::Gently));
-        loop {
-            tokio::select! {
-                ended = self.running.join_next() => match ended {
-                    Some(ended) => { ended??; }
-                    None => return Ok(()),
-                },
-                Ok(()) = pod.changed() => { self.stop.send_replace(*pod.borrow()); }
-            }
-        }
     }
 }
 
