@@ -254,6 +254,24 @@ impl Container<'_> {
         let _ = self.task(&["kill", "--signal", signal]).ok();
     }
 
+    /// Runs the shim's `delete` for it, which containerd leaves out when `start` has failed.
+    ///
+    /// # Panics
+    /// If it fails.
+    #[track_caller]
+    pub fn delete_by_hand(&self) {
+        let containerd = self.ctr.containerd;
+        let mut delete = Command::new(containerd.lab().shim_dir.join("containerd-shim-husk-v2"));
+        delete
+            .args(["-namespace", &self.ctr.namespace, "-id", &self.id])
+            .arg("-address")
+            .arg(containerd.socket())
+            .arg("-bundle")
+            .arg(self.bundle())
+            .arg("delete");
+        let _ = run(&mut delete).ok();
+    }
+
     /// Ends and removes all of it; whatever is already gone is no error.
     pub fn remove(&self) {
         self.task(&["kill", "--signal", "KILL", "--all"]);

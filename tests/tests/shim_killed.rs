@@ -71,6 +71,7 @@ fn at_any_moment_of_a_start() {
         thread::sleep(Duration::from_millis(milliseconds));
         kill_shims(&ids);
         starting.join().unwrap();
+        container.delete_by_hand();
     }
 }
 
