@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::manifest::{Container, Pod};
 
-const ROOT: &str = "/sys/fs/cgroup";
+pub(crate) const ROOT: &str = "/sys/fs/cgroup";
 
 /// The cgroup that holds those of all pods.
 const PARENT: &str = "husk";
@@ -178,7 +178,7 @@ fn remove_tree(cgroup: &Path) -> io::Result<()> {
     }
 }
 
-fn in_hierarchy(hierarchy: &Path, path: &str) -> PathBuf {
+pub(crate) fn in_hierarchy(hierarchy: &Path, path: &str) -> PathBuf {
     hierarchy.join(path.trim_start_matches('/'))
 }
 
@@ -195,7 +195,7 @@ fn write(file: &Path, value: &str) -> io::Result<()> {
     fs::write(file, value).map_err(|error| named(file, &error))
 }
 
-fn named(path: &Path, error: &io::Error) -> io::Error {
+pub(crate) fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 

@@ -1,4 +1,5 @@
 //! Starting a shim, and connecting to one that runs.
+use std::io::PipeReader;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -8,12 +9,13 @@ use protobuf::Message as _;
 use protobuf::well_known_types::any::Any;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use ttrpc::asynchronous::Client;
 
 use super::events::ttrpc_address;
+use super::reply::Reply;
 use super::rpc::Service;
 use super::{Binary, Error, NAMESPACE, Sandbox, Task, log, reply};
 
@@ -70,19 +72,17 @@ impl Start {
     }
 
     async fn connected(&self) -> Result<Shim, Error> {
-        let output = self.start_output().await?;
-        let reply = reply::parse(&output).map_err(|problem| Error::Reply {
-            shim: self.binary.path().to_owned(),
-            reply: output,
-            problem,
-        })?;
-        Shim::connect(&reply.address, reply.version).await
+        self.spawn()?.answer().await?.connect().await
     }
 
-    /// Runs `start`, its stdout and stderr read together as containerd reads them (contract 5).
-    async fn start_output(&self) -> Result<String, Error> {
-        let path = self.binary.path();
-        let failed = |what| Error::io(what, path);
+    /// Executes the shim's `start` command, its stdout and stderr one stream as containerd has
+    /// them (contract 5). Someone must read the bundle's `log` fifo meanwhile, as
+    /// [`Start::run`] does; a shim may be content with nobody.
+    ///
+    /// # Errors
+    /// The binary cannot be executed.
+    pub fn spawn(&self) -> Result<Starting<'_>, Error> {
+        let failed = |what| Error::io(what, self.binary.path());
         let (reader, writer) = std::io::pipe().map_err(failed("make a pipe for"))?;
         let second = writer.try_clone().map_err(failed("make a pipe for"))?;
         let mut command = self.command();
@@ -95,31 +95,12 @@ impl Start {
         } else {
             Stdio::null()
         });
-        let mut child = command.spawn().map_err(failed("run"))?;
-        // The command holds the pipe's writing ends, and reading ends when the last is closed.
-        drop(command);
-
-        if let (Some(options), Some(mut stdin)) = (&self.options, child.stdin.take()) {
-            let bytes = options.write_to_bytes().unwrap_or_default();
-            // A shim that reads no options closes its stdin early; that is its right.
-            let _ = stdin.write_all(&bytes).await;
-        }
-        let mut receiver =
-            pipe::Receiver::from_owned_fd(reader.into()).map_err(failed("read from"))?;
-        let mut output = String::new();
-        let finished = timeout(PATIENCE, async {
-            receiver.read_to_string(&mut output).await?;
-            child.wait().await
-        });
-        match finished.await {
-            Ok(Ok(status)) if status.success() => Ok(output),
-            Ok(Ok(status)) => {
-                let detail = log::tail(&self.bundle.join("shim.log"));
-                Err(self.failed("start", status.to_string(), format!("{output}{detail}")))
-            }
-            Ok(Err(error)) => Err(failed("run")(error)),
-            Err(_) => Err(self.failed("start", String::from("no end within 10 s"), output)),
-        }
+        let child = command.spawn().map_err(failed("run"))?;
+        Ok(Starting {
+            start: self,
+            child,
+            output: reader,
+        })
     }
 
     /// Runs the shim's `delete` command: containerd's way to remove what a dead shim left
@@ -179,6 +160,67 @@ impl Start {
             status,
             output: output.trim().to_owned(),
         }
+    }
+}
+
+/// A `start` command that runs.
+pub struct Starting<'a> {
+    start: &'a Start,
+    child: Child,
+    output: PipeReader,
+}
+
+impl Starting<'_> {
+    /// Gives the command its options and waits for its reply.
+    ///
+    /// # Errors
+    /// What the command said instead, or that it said nothing for 10 s.
+    pub async fn answer(mut self) -> Result<Answered, Error> {
+        let start = self.start;
+        let failed = |what| Error::io(what, start.binary.path());
+        if let (Some(options), Some(mut stdin)) = (&start.options, self.child.stdin.take()) {
+            let bytes = options.write_to_bytes().unwrap_or_default();
+            // A shim that reads no options closes its stdin early; that is its right.
+            let _ = stdin.write_all(&bytes).await;
+        }
+        let mut receiver =
+            pipe::Receiver::from_owned_fd(self.output.into()).map_err(failed("read from"))?;
+        let mut output = String::new();
+        let finished = timeout(PATIENCE, async {
+            receiver.read_to_string(&mut output).await?;
+            self.child.wait().await
+        });
+        match finished.await {
+            Ok(Ok(status)) if status.success() => {}
+            Ok(Ok(status)) => {
+                let detail = log::tail(&start.bundle.join("shim.log"));
+                let said = format!("{output}{detail}");
+                return Err(start.failed("start", status.to_string(), said));
+            }
+            Ok(Err(error)) => return Err(failed("run")(error)),
+            Err(_) => return Err(start.failed("start", "no end within 10 s".into(), output)),
+        }
+        match reply::parse(&output) {
+            Ok(reply) => Ok(Answered(reply)),
+            Err(problem) => Err(Error::Reply {
+                shim: start.binary.path().to_owned(),
+                reply: output,
+                problem,
+            }),
+        }
+    }
+}
+
+/// What a shim answered to `start`.
+pub struct Answered(Reply);
+
+impl Answered {
+    /// Connects to the socket that the answer names.
+    ///
+    /// # Errors
+    /// A socket that is gone or that nobody listens to.
+    pub async fn connect(&self) -> Result<Shim, Error> {
+        Shim::connect(&self.0.address, self.0.version).await
     }
 }
 
