@@ -118,7 +118,9 @@ impl Account {
         cgroup::remove(&self.path).await
     }
 
-    fn directory(&self) -> PathBuf {
+    /// The cgroup's directory in the hierarchy that counts.
+    #[must_use]
+    pub fn directory(&self) -> PathBuf {
         directory(&self.path)
     }
 }

@@ -9,7 +9,7 @@ pub mod account;
 mod cgroup;
 pub mod image;
 pub mod manifest;
-mod netns;
+pub mod netns;
 pub mod pod;
 pub mod process;
 pub mod shim;

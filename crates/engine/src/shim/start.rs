@@ -10,11 +10,11 @@ use protobuf::well_known_types::any::Any;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use ttrpc::asynchronous::Client;
 
 use super::events::ttrpc_address;
+use super::log::Drained;
 use super::reply::Reply;
 use super::rpc::Service;
 use super::{Binary, Error, NAMESPACE, Sandbox, Task, log, reply};
@@ -44,7 +44,8 @@ pub struct Shim {
     client: Client,
     version: u32,
     address: String,
-    log: Option<JoinHandle<()>>,
+    /// Of a shim that this process started: what it logs is copied as long as this is held.
+    log: Option<Drained>,
 }
 
 impl Start {
@@ -54,15 +55,9 @@ impl Start {
     /// What the command said, or why the socket cannot be reached; the shim's `delete` command
     /// has then cleaned up.
     pub async fn run(&self) -> Result<Shim, Error> {
-        let log_file = self.bundle.join("shim.log");
-        let log = log::drain(&self.bundle, &log_file)?;
         match self.connected().await {
-            Ok(mut shim) => {
-                shim.log = Some(log);
-                Ok(shim)
-            }
+            Ok(shim) => Ok(shim),
             Err(error) => {
-                log.abort();
                 if let Err(cleanup) = self.delete().await {
                     ::log::debug!("clean-up after {error}: {cleanup}");
                 }
@@ -76,12 +71,14 @@ impl Start {
     }
 
     /// Executes the shim's `start` command, its stdout and stderr one stream as containerd has
-    /// them (contract 5). Someone must read the bundle's `log` fifo meanwhile, as
-    /// [`Start::run`] does; a shim may be content with nobody.
+    /// them (contract 5). [`Start::run`] does this and what follows; in parts it can be timed, and
+    /// whatever the shim left when one of them fails is the caller's to clean up with
+    /// [`Start::delete`].
     ///
     /// # Errors
-    /// The binary cannot be executed.
+    /// The binary cannot be executed, or no log made.
     pub fn spawn(&self) -> Result<Starting<'_>, Error> {
+        let log = log::drain(&self.bundle, &self.log())?;
         let failed = |what| Error::io(what, self.binary.path());
         let (reader, writer) = std::io::pipe().map_err(failed("make a pipe for"))?;
         let second = writer.try_clone().map_err(failed("make a pipe for"))?;
@@ -100,7 +97,13 @@ impl Start {
             start: self,
             child,
             output: reader,
+            log,
         })
+    }
+
+    /// Where what the shim logs is copied to.
+    fn log(&self) -> PathBuf {
+        self.bundle.join("shim.log")
     }
 
     /// Runs the shim's `delete` command: containerd's way to remove what a dead shim left
@@ -168,6 +171,7 @@ pub struct Starting<'a> {
     start: &'a Start,
     child: Child,
     output: PipeReader,
+    log: Drained,
 }
 
 impl Starting<'_> {
@@ -193,7 +197,7 @@ impl Starting<'_> {
         match finished.await {
             Ok(Ok(status)) if status.success() => {}
             Ok(Ok(status)) => {
-                let detail = log::tail(&start.bundle.join("shim.log"));
+                let detail = log::tail(&start.log());
                 let said = format!("{output}{detail}");
                 return Err(start.failed("start", status.to_string(), said));
             }
@@ -201,7 +205,10 @@ impl Starting<'_> {
             Err(_) => return Err(start.failed("start", "no end within 10 s".into(), output)),
         }
         match reply::parse(&output) {
-            Ok(reply) => Ok(Answered(reply)),
+            Ok(reply) => Ok(Answered {
+                reply,
+                log: self.log,
+            }),
             Err(problem) => Err(Error::Reply {
                 shim: start.binary.path().to_owned(),
                 reply: output,
@@ -212,15 +219,20 @@ impl Starting<'_> {
 }
 
 /// What a shim answered to `start`.
-pub struct Answered(Reply);
+pub struct Answered {
+    reply: Reply,
+    log: Drained,
+}
 
 impl Answered {
     /// Connects to the socket that the answer names.
     ///
     /// # Errors
     /// A socket that is gone or that nobody listens to.
-    pub async fn connect(&self) -> Result<Shim, Error> {
-        Shim::connect(&self.0.address, self.0.version).await
+    pub async fn connect(self) -> Result<Shim, Error> {
+        let mut shim = Shim::connect(&self.reply.address, self.reply.version).await?;
+        shim.log = Some(self.log);
+        Ok(shim)
     }
 }
 
@@ -279,14 +291,6 @@ impl Shim {
             client: self.client.clone(),
             name,
         })
-    }
-}
-
-impl Drop for Shim {
-    fn drop(&mut self) {
-        if let Some(log) = &self.log {
-            log.abort();
-        }
     }
 }
 
