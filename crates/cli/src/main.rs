@@ -54,7 +54,7 @@ enum Command {
     /// Check, test, measure and compile plugins
     Policy(policy::Args),
     /// Measure shims side by side: time, processor time, memory
-    Bench(bench::Args),
+    Bench(Box<bench::Args>),
     /// Wait for ever: the pause container of shims without the Sandbox API
     #[command(name = PAUSE, hide = true)]
     Pause,

@@ -53,9 +53,9 @@ pub(crate) fn name_of<'a>(text: &'a str, rest: &str) -> Result<(&'a str, &'a str
     let (name, value) = text
         .split_once('=')
         .with_context(|| format!("`{text}` is not NAME={rest}"))?;
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_+.".contains(c);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) || name.len() > 24 {
-        bail!("`{name}` is no name: use up to 24 letters, digits and any of - _ + .");
+        bail!("`{name}` is no name: use up to 24 letters, digits and any of - _ .");
     }
     Ok((name, value))
 }

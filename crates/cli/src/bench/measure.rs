@@ -18,6 +18,11 @@ pub(crate) enum Measure {
     Pods,
     /// husk's container life and memory without policy, with a static one, one plugin, five
     Policies,
+    /// Over CRI (with --containerd): a pod's life with one container and one exec, on the node's
+    /// network and on CNI's
+    Cri,
+    /// Over CRI (with --containerd): pods at once, as many as --pods says
+    CriPods,
 }
 
 impl Measure {

@@ -5,18 +5,23 @@
 //! there without the containers' own.
 mod bed;
 mod candidate;
+mod cri;
 mod floor;
+mod limits;
 mod machine;
+mod markdown;
 mod measure;
 mod memory;
 mod pod;
+mod pods_over_cri;
 mod policies;
 mod report;
+mod run;
 mod shims;
 mod stats;
+mod svg;
 mod table;
 mod turns;
-mod run;
 
 use std::fs;
 use std::io::{IsTerminal as _, Write as _, stdout};
@@ -27,6 +32,8 @@ use anyhow::{Context as _, Result, ensure};
 use nix::unistd::geteuid;
 
 use candidate::Candidate;
+use cri::Handler;
+use limits::Limits;
 use measure::Measure;
 use report::Report;
 
@@ -67,6 +74,17 @@ pub(crate) struct Args {
     /// The program `husk-floor` [default: beside husk or in PATH; without it there is no floor]
     #[arg(long, value_name = "PATH")]
     floor: Option<PathBuf>,
+    /// The socket of a containerd, for the measures over CRI; its processor time counts too, so it
+    /// must be in a cgroup of its own
+    #[arg(long, value_name = "SOCKET")]
+    containerd: Option<PathBuf>,
+    /// A runtime handler of that containerd; `network=cni` for one whose pods cannot be on the
+    /// node's network
+    #[arg(long = "handler", value_name = "NAME=HANDLER[,network=cni]", requires = "containerd")]
+    handlers: Vec<Handler>,
+    /// The image of pods over CRI; it must be there, and have `sleep` and `true`
+    #[arg(long, value_name = "IMAGE", default_value = "docker.io/library/busybox:latest")]
+    image: String,
     /// Where `plugins/build` put the plugins
     #[arg(long, value_name = "DIR", default_value = "plugins/target/components")]
     plugins: PathBuf,
@@ -76,9 +94,22 @@ pub(crate) struct Args {
     /// Write the report, for programs
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write a plot
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Write a page in Markdown that shows the plot
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+    /// The command that the page names as its author [default: the words of this one]
+    #[arg(long, value_name = "COMMAND", requires = "markdown")]
+    command: Option<String>,
+    /// Fail if a ratio is worse than the file stores, by more than its margin
+    #[arg(long, value_name = "FILE")]
+    limits: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let limits = args.limits.as_deref().map(Limits::read).transpose()?;
     let report = match &args.from {
         Some(file) => read(file)?,
         None => measure(args)?,
@@ -86,8 +117,27 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(file) = &args.json {
         write(file, &serde_json::to_string_pretty(&report)?)?;
     }
-    write!(stdout().lock(), "{}", table::text(&report, wants_colour(stdout().is_terminal())))?;
-    Ok(ExitCode::SUCCESS)
+    if let Some(file) = &args.svg {
+        write(file, &svg::plot(&report))?;
+    }
+    if let Some(file) = &args.markdown {
+        let words: Vec<_> = std::env::args().collect();
+        let command = args.command.clone().unwrap_or_else(|| words.join(" "));
+        let page = markdown::page(&report, &command, args.svg.as_deref());
+        write(file, &page)?;
+    }
+    let colours = wants_colour(stdout().is_terminal());
+    write!(stdout().lock(), "{}", table::text(&report, colours))?;
+    let verdict = limits.map(|limits| limits.judge(&report)).transpose()?;
+    let Some(verdict) = verdict else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    write!(stdout().lock(), "\nLIMITS\n{}", verdict.text)?;
+    Ok(if verdict.kept {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn measure(args: &Args) -> Result<Report> {

@@ -173,7 +173,7 @@ impl<'a> Maker<'a> {
 fn manifest(id: &str) -> Result<Manifest> {
     let text = format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: {}}}\nspec: {{containers: [{{name: a, image: b}}]}}\n",
-        id.to_lowercase().replace(['_', '+', '.'], "-")
+        id.to_lowercase().replace(['_', '.'], "-")
     );
     Ok(manifest::parse("the bench's pod", &text, id)?)
 }

@@ -10,12 +10,18 @@ use super::candidate::Candidate;
 /// The plugins of the chain with their settings, which change nothing for the bench's containers:
 /// what is measured is asking, not what a decision makes the shim do.
 const CHAIN: [(&str, &str); 5] = [
-    ("no-host", ""),
-    ("pid-group", "settings = { groups = { none = [\"nobody\", \"no-one\"] } }\n"),
+    (
+        "pid-group",
+        "settings = { groups = { none = [\"nobody\", \"no-one\"] } }\n",
+    ),
     ("exec-gate", "settings = { allow = [{}] }\n"),
-    ("restricted-oci", "settings = { exempt-namespaces = [\"default\"] }\n"),
-    ("baseline-oci", ""),
+    ("no-host", EXEMPT),
+    ("restricted-oci", EXEMPT),
+    ("baseline-oci", EXEMPT),
 ];
+
+/// The bench's pods are of this Kubernetes namespace.
+const EXEMPT: &str = "settings = { exempt-namespaces = [\"default\"] }\n";
 
 /// Scopes that containers ask for anyway.
 const STATIC: &str = "[scopes]\nuts = \"container\"\nipc = \"container\"\n\n[ceiling]\npid = \"pod\"\n";
@@ -37,7 +43,7 @@ pub(crate) fn variants(bed: &Bed, candidate: &Candidate, plugins: &Path) -> Resu
             let path = bed.file(&format!("{}-{name}.toml", candidate.name));
             fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
             Ok(Candidate {
-                name: format!("{}+{name}", candidate.name),
+                name: format!("{}-{name}", candidate.name),
                 config: Some(path),
                 ..candidate.clone()
             })

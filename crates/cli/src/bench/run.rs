@@ -8,10 +8,12 @@ use tokio::sync::watch;
 
 use super::bed::{Bed, tag};
 use super::candidate::{Candidate, program};
+use super::cri::{Cri, Handler, Network};
 use super::floor::Floor;
 use super::machine::Machine;
 use super::measure::Measure;
 use super::pod::Maker;
+use super::pods_over_cri::Kubelet;
 use super::report::{Described, Measured, Report};
 use super::shims::{self, Lasting};
 use super::turns::{Rounds, in_turn};
@@ -65,13 +67,21 @@ pub(crate) async fn all(args: &Args) -> Result<Report> {
     } else {
         args.measures.clone()
     };
+    let mut described = run.described();
+    if let Some(socket) = &args.containerd {
+        let version = Cri::connect(socket, &args.image).await?.version().await?;
+        described.push(Described {
+            name: "CRI".into(),
+            what: version,
+        });
+    }
     let mut measured = Vec::new();
     for measure in measures {
         measured.extend(run.measure(measure).await?);
     }
     Ok(Report {
         machine,
-        candidates: run.described(),
+        candidates: described,
         baseline,
         warmups: args.warmups.into(),
         measures: measured,
@@ -148,6 +158,15 @@ impl Run<'_> {
         }
     }
 
+    /// Many pods at once are measured less often: there are many figures in each round.
+    fn rounds_of_pods(&self, count: usize) -> Rounds {
+        let most = usize::from(self.args.rounds);
+        Rounds {
+            warmups: usize::from(count < FEW * FEW),
+            counted: (PODS / count.max(1)).clamp(FEW.min(most), most),
+        }
+    }
+
     async fn measure(&self, measure: Measure) -> Result<Vec<Measured>> {
         match measure {
             Measure::Start => self.start().await,
@@ -157,6 +176,8 @@ impl Run<'_> {
             Measure::Memory => self.memory(&self.candidates, ["memory-1", "memory-3"]).await,
             Measure::Pods => self.pods().await,
             Measure::Policies => self.policies().await,
+            Measure::Cri => self.cri().await,
+            Measure::CriPods => self.cri_pods().await,
         }
     }
 
@@ -268,11 +289,7 @@ impl Run<'_> {
                 format!("pods-{count}"),
                 format!("{count} pods at once: until all run; CPU and memory of each"),
             );
-            let most = usize::from(self.args.rounds);
-            let rounds = Rounds {
-                warmups: usize::from(count < FEW * FEW),
-                counted: (PODS / count.max(1)).clamp(FEW.min(most), most),
-            };
+            let rounds = self.rounds_of_pods(count);
             let pods = self.with(&self.candidates, async |makers| {
                 let turn = async |maker: &mut &Maker<'_>| Ok([shims::pods(maker, count).await?]);
                 in_turn([(&name, &title)], &mut named(makers), rounds, turn).await
@@ -290,6 +307,64 @@ impl Run<'_> {
         let memory = self.memory(&variants, ["policies-memory-1", "policies-memory-3"]);
         measured.extend(memory.await?);
         Ok(measured)
+    }
+
+    async fn cri(&self) -> Result<Vec<Measured>> {
+        let (all, mut measured) = (&self.args.handlers, Vec::new());
+        for (name, network, whose) in [
+            ("cri-node", Network::Node, "the node's network"),
+            ("cri-cni", Network::Cni, "CNI's network"),
+        ] {
+            let fits = |handler: &&Handler| network == Network::Cni || handler.node_network;
+            let handlers: Vec<_> = all.iter().filter(fits).cloned().collect();
+            let title = format!("a pod's life over CRI, {whose}: sandbox, a container, an exec, the end");
+            let lives = self.with_kubelets(&handlers, async |kubelets| {
+                let turn = async |one: &mut Kubelet| Ok([one.life(network).await?]);
+                in_turn([(name, &title)], kubelets, self.rounds(), turn).await
+            });
+            measured.extend(lives.await?);
+        }
+        Ok(measured)
+    }
+
+    async fn cri_pods(&self) -> Result<Vec<Measured>> {
+        let mut measured = Vec::new();
+        for count in self.args.pods.iter().copied().map(usize::from) {
+            let name = format!("cri-pods-{count}");
+            let title = format!("{count} pods at once over CRI: until all run; CPU of each");
+            let rounds = self.rounds_of_pods(count);
+            let pods = self.with_kubelets(&self.args.handlers, async |kubelets| {
+                let turn = async |one: &mut Kubelet| Ok([one.pods(count).await?]);
+                in_turn([(&name, &title)], kubelets, rounds, turn).await
+            });
+            measured.extend(pods.await?);
+        }
+        Ok(measured)
+    }
+
+    /// Does something with pods of each handler, and clears away what that left.
+    async fn with_kubelets(
+        &self,
+        handlers: &[Handler],
+        body: impl AsyncFnOnce(&mut [(String, Kubelet)]) -> Result<Vec<Measured>>,
+    ) -> Result<Vec<Measured>> {
+        let socket = self.args.containerd.as_deref();
+        let socket = socket.context("measures over CRI need --containerd SOCKET")?;
+        ensure!(!handlers.is_empty(), "measures over CRI need --handler NAME=HANDLER");
+        let cri = Cri::connect(socket, &self.args.image).await?;
+        let mut kubelets = Vec::new();
+        for handler in handlers {
+            let account = self.account(&handler.name)?;
+            let logs = self.bed.file("logs");
+            let kubelet = Kubelet::new(cri.clone(), handler.clone(), account, logs);
+            kubelets.push((handler.name.clone(), kubelet));
+        }
+        let done = body(&mut kubelets).await;
+        for (name, kubelet) in kubelets {
+            let cleared = kubelet.clear().await;
+            cleared.with_context(|| format!("clear away what {name} left"))?;
+        }
+        done
     }
 
     fn account(&self, name: &str) -> Result<Account> {
