@@ -654,38 +654,20 @@ impl State {
         let Ok(container) = self.container(id) else {
             return;
         };
-        let Freezer::Freezing(token) = container.freezer else {
-            return;
-        };
-        container.freezer = if result.is_ok() {
-            Freezer::Frozen
-        } else {
-            Freezer::Thawed
-        };
-        if result.is_ok() {
-            out.push(Effect::Save);
-            out.push(Effect::Publish(Published::Paused(id.to_owned())));
+        if let Freezer::Freezing(token) = container.freezer {
+            let ends = (Freezer::Thawed, Freezer::Frozen);
+            container.settle(token, ends, Published::Paused(id.to_owned()), result, out);
         }
-        out.push(Effect::Reply(token, result.map(|()| Reply::Done)));
     }
 
     pub(super) fn thawed(&mut self, id: &str, result: Result<(), Failure>, out: &mut Effects) {
         let Ok(container) = self.container(id) else {
             return;
         };
-        let Freezer::Thawing(token) = container.freezer else {
-            return;
-        };
-        container.freezer = if result.is_ok() {
-            Freezer::Thawed
-        } else {
-            Freezer::Frozen
-        };
-        if result.is_ok() {
-            out.push(Effect::Save);
-            out.push(Effect::Publish(Published::Resumed(id.to_owned())));
+        if let Freezer::Thawing(token) = container.freezer {
+            let ends = (Freezer::Frozen, Freezer::Thawed);
+            container.settle(token, ends, Published::Resumed(id.to_owned()), result, out);
         }
-        out.push(Effect::Reply(token, result.map(|()| Reply::Done)));
     }
 
     pub(super) fn wait(
@@ -789,6 +771,23 @@ impl State {
 }
 
 impl Container {
+    /// Ends what `token` asked of the freezer: at the second of `ends`, or back at the first.
+    fn settle(
+        &mut self,
+        token: Token,
+        ends: (Freezer, Freezer),
+        event: Published,
+        result: Result<(), Failure>,
+        out: &mut Effects,
+    ) {
+        self.freezer = if result.is_ok() { ends.1 } else { ends.0 };
+        if result.is_ok() {
+            out.push(Effect::Save);
+            out.push(Effect::Publish(event));
+        }
+        out.push(Effect::Reply(token, result.map(|()| Reply::Done)));
+    }
+
     /// No exec starts after init's exit (contract 28), nor in a frozen container, where it would
     /// hang.
     fn admits_exec(&self, id: &ProcessId) -> Result<(), Failure> {
