@@ -34,7 +34,7 @@ fn namespaces_limits_and_processes_are_the_kernels(mode: Mode) {
         .start();
     let sidecar = pod.sleeper("sidecar");
 
-    let report = inspected(&pod.ids()[0]);
+    let report = inspected(&pod.id);
     let containers = report["containers"].as_array().unwrap();
     let named = |name: &str| {
         let found = containers
