@@ -55,7 +55,7 @@ fn namespaces_limits_and_processes_are_the_kernels(mode: Mode) {
             let usage = usages.iter().find(|usage| usage["kind"] == kind).unwrap();
             assert_eq!(usage["inode"], inode(container.pid(), file), "{usage:#}");
             let shared = kind == "network" || kind == "uts";
-            assert_eq!(usage["actual"], if shared { "pod" } else { "container" });
+            assert_eq!(usage["actual"], if shared { "POD" } else { "CONTAINER" });
             let with = usage["with"].as_array().unwrap();
             assert_eq!(!with.is_empty(), shared, "{usage:#}");
         }
