@@ -150,7 +150,12 @@ pub fn of_process(pid: i32) -> io::Result<Option<PathBuf>> {
 /// # Errors
 /// The file that cannot be read.
 pub async fn settled(cgroups: &[PathBuf]) -> io::Result<Duration> {
-    let sum = || cgroups.iter().map(|cgroup| used(cgroup)).sum::<io::Result<Duration>>();
+    let sum = || {
+        cgroups
+            .iter()
+            .map(|cgroup| used(cgroup))
+            .sum::<io::Result<Duration>>()
+    };
     let deadline = Instant::now() + PATIENCE;
     let (mut last, mut quiet) = (sum()?, 0);
     while quiet < QUIET_LOOKS && Instant::now() < deadline {
@@ -166,7 +171,9 @@ fn used(cgroup: &Path) -> io::Result<Duration> {
     if is_v2() {
         let file = cgroup.join("cpu.stat");
         let text = fs::read_to_string(&file).map_err(|error| named(&file, &error))?;
-        let value = text.lines().find_map(|line| line.strip_prefix("usage_usec "));
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix("usage_usec "));
         return number(&file, value).map(Duration::from_micros);
     }
     let file = cgroup.join("cpuacct.usage");

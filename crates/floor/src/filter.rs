@@ -5,7 +5,9 @@ use std::str::FromStr as _;
 
 use anyhow::{Context as _, Result, bail};
 use husk_sandbox::floor::Filter;
-use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
+use libseccomp::{
+    ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall,
+};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use oci_spec::runtime::{LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, Spec};
 

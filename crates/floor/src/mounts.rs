@@ -14,17 +14,38 @@ use crate::cgroup::Place;
 
 /// Makes all mounts of the spec below `rootfs`, and that the root.
 pub(crate) fn make(spec: &Spec, rootfs: &Path, places: &[Place]) -> Result<()> {
-    attach(None, Path::new("/"), None, MsFlags::MS_SLAVE | MsFlags::MS_REC, "")?;
-    attach(Some(rootfs), rootfs, None, MsFlags::MS_BIND | MsFlags::MS_REC, "")?;
+    attach(
+        None,
+        Path::new("/"),
+        None,
+        MsFlags::MS_SLAVE | MsFlags::MS_REC,
+        "",
+    )?;
+    attach(
+        Some(rootfs),
+        rootfs,
+        None,
+        MsFlags::MS_BIND | MsFlags::MS_REC,
+        "",
+    )?;
     chdir(rootfs).context("enter the root")?;
     for mount in spec.mounts().iter().flatten() {
-        let below = mount.destination().strip_prefix("/").unwrap_or(mount.destination());
+        let below = mount
+            .destination()
+            .strip_prefix("/")
+            .unwrap_or(mount.destination());
         if mount.typ().as_deref() == Some("cgroup") {
             cgroups(mount, below, places)?;
         } else {
             let (flags, data) = options(mount);
             fs::create_dir_all(below).with_context(|| format!("make {}", below.display()))?;
-            attach(mount.source().as_deref(), below, mount.typ().as_deref(), flags, &data)?;
+            attach(
+                mount.source().as_deref(),
+                below,
+                mount.typ().as_deref(),
+                flags,
+                &data,
+            )?;
         }
     }
     null_device()?;
@@ -38,7 +59,11 @@ pub(crate) fn make(spec: &Spec, rootfs: &Path, places: &[Place]) -> Result<()> {
     for path in linux.masked_paths().iter().flatten() {
         mask(Path::new(path))?;
     }
-    if spec.root().as_ref().is_some_and(|root| root.readonly() == Some(true)) {
+    if spec
+        .root()
+        .as_ref()
+        .is_some_and(|root| root.readonly() == Some(true))
+    {
         let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
         attach(None, Path::new("/"), None, flags, "")?;
     }
@@ -114,7 +139,13 @@ fn make_read_only(path: &Path) -> Result<()> {
 
 fn mask(path: &Path) -> Result<()> {
     let null = Path::new("/dev/null");
-    match mount(Some(null), path, None::<&str>, MsFlags::MS_BIND, None::<&str>) {
+    match mount(
+        Some(null),
+        path,
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    ) {
         Err(Errno::ENOTDIR) => attach(
             Some(Path::new("tmpfs")),
             path,
@@ -135,6 +166,11 @@ fn attach(
 ) -> Result<()> {
     mount(source, target, kind, flags, Some(data)).with_context(|| {
         let source = source.map(PathBuf::from).unwrap_or_default();
-        format!("mount {} {} at {}", kind.unwrap_or("bind"), source.display(), target.display())
+        format!(
+            "mount {} {} at {}",
+            kind.unwrap_or("bind"),
+            source.display(),
+            target.display()
+        )
     })
 }

@@ -101,8 +101,14 @@ pub(crate) fn tag() -> String {
 
 async fn furnish(directory: &Path) -> Result<Events> {
     let options = Some("mode=755");
-    mount(Some("tmpfs"), directory, Some("tmpfs"), MsFlags::empty(), options)
-        .with_context(|| format!("mount a tmpfs at {}", directory.display()))?;
+    mount(
+        Some("tmpfs"),
+        directory,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        options,
+    )
+    .with_context(|| format!("mount a tmpfs at {}", directory.display()))?;
     let busybox = program("busybox")
         .context("containers run busybox: install busybox-static, linked to no library")?;
     fs::copy(&busybox, directory.join("busybox"))

@@ -34,7 +34,10 @@ impl FromStr for Handler {
     fn from_str(text: &str) -> Result<Self> {
         let (name, rest) = name_of(text, "HANDLER[,network=cni]")?;
         let (handler, option) = rest.split_once(',').unwrap_or((rest, ""));
-        ensure!(!handler.is_empty(), "handler {name} is of no name to containerd");
+        ensure!(
+            !handler.is_empty(),
+            "handler {name} is of no name to containerd"
+        );
         let node_network = match option {
             "" => true,
             "network=cni" => false,
@@ -110,7 +113,10 @@ impl Cri {
         let mut client = self.client.clone();
         let answer = client.version(VersionRequest::default()).await;
         let answer = answer.map_err(said("Version"))?.into_inner();
-        Ok(format!("{} {}", answer.runtime_name, answer.runtime_version))
+        Ok(format!(
+            "{} {}",
+            answer.runtime_name, answer.runtime_version
+        ))
     }
 
     /// A pod of this handler that is not yet made; its cgroup is below `parent`.
@@ -167,16 +173,24 @@ impl CriPod {
             runtime_handler: handler.handler.clone(),
         };
         let answer = client.run_pod_sandbox(request).await;
-        self.id = answer.map_err(said("RunPodSandbox"))?.into_inner().pod_sandbox_id;
+        self.id = answer
+            .map_err(said("RunPodSandbox"))?
+            .into_inner()
+            .pod_sandbox_id;
         let request = CreateContainerRequest {
             pod_sandbox_id: self.id.clone(),
             config: Some(self.container_config()),
             sandbox_config: Some(self.config.clone()),
         };
         let answer = client.create_container(request).await;
-        let container_id = answer.map_err(said("CreateContainer"))?.into_inner().container_id;
+        let container_id = answer
+            .map_err(said("CreateContainer"))?
+            .into_inner()
+            .container_id;
         self.container.clone_from(&container_id);
-        let started = client.start_container(StartContainerRequest { container_id }).await;
+        let started = client
+            .start_container(StartContainerRequest { container_id })
+            .await;
         started.map_err(said("StartContainer"))?;
         Ok(())
     }
@@ -228,16 +242,26 @@ impl CriPod {
                 container_id: container_id.clone(),
                 timeout: 0,
             };
-            client.stop_container(request).await.map_err(said("StopContainer"))?;
-            let removed = client.remove_container(RemoveContainerRequest { container_id }).await;
+            client
+                .stop_container(request)
+                .await
+                .map_err(said("StopContainer"))?;
+            let removed = client
+                .remove_container(RemoveContainerRequest { container_id })
+                .await;
             removed.map_err(said("RemoveContainer"))?;
         }
         if !pod_sandbox_id.is_empty() {
             let request = StopPodSandboxRequest {
                 pod_sandbox_id: pod_sandbox_id.clone(),
             };
-            client.stop_pod_sandbox(request).await.map_err(said("StopPodSandbox"))?;
-            let removed = client.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id }).await;
+            client
+                .stop_pod_sandbox(request)
+                .await
+                .map_err(said("StopPodSandbox"))?;
+            let removed = client
+                .remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id })
+                .await;
             removed.map_err(said("RemovePodSandbox"))?;
         }
         Ok(())
@@ -256,7 +280,10 @@ mod tests {
     #[test]
     fn a_handler_has_a_name_of_its_own() {
         let handler: Handler = "husk=husk-api,network=cni".parse().unwrap();
-        assert_eq!((handler.name.as_str(), handler.handler.as_str()), ("husk", "husk-api"));
+        assert_eq!(
+            (handler.name.as_str(), handler.handler.as_str()),
+            ("husk", "husk-api")
+        );
         assert!(!handler.node_network);
         assert!("a=b".parse::<Handler>().unwrap().node_network);
         for wrong in ["husk", "a=", "a=b,network=node", "a/b=c"] {

@@ -29,10 +29,14 @@ impl Machine {
     pub(crate) fn here() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let meminfo = read("/proc/meminfo");
-        let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+        let total = meminfo
+            .lines()
+            .find_map(|line| line.strip_prefix("MemTotal:"));
         let kib: Option<u64> = total.and_then(|line| line.split_whitespace().next()?.parse().ok());
         let cpuinfo = read("/proc/cpuinfo");
-        let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name"));
+        let model = cpuinfo
+            .lines()
+            .find_map(|line| line.strip_prefix("model name"));
         let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
         Self {
             date: OffsetDateTime::now_utc().date().to_string(),

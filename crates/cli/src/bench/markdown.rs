@@ -36,7 +36,11 @@ pub(crate) fn page(report: &Report, command: &str, plot: Option<&Path>) -> Strin
         "# What husk costs\n\nThis page is written by a command; do not edit it:\n\n```sh\n{command}\n```\n\n"
     );
     if let Some(plot) = plot.and_then(Path::file_name) {
-        let _ = writeln!(page, "![The figures below as a plot]({})\n", plot.to_string_lossy());
+        let _ = writeln!(
+            page,
+            "![The figures below as a plot]({})\n",
+            plot.to_string_lossy()
+        );
     }
     let _ = writeln!(page, "## Machine\n\n{}\n", report.machine.describe());
     page.push_str("| candidate | what it is |\n|---|---|\n");
@@ -54,12 +58,20 @@ pub(crate) fn page(report: &Report, command: &str, plot: Option<&Path>) -> Strin
 fn table(page: &mut String, measure: &Measured, baseline: &str) {
     let baseline = measure.baseline(baseline);
     let quantities = measure.quantities();
-    let rounds = measure.outcomes.iter().flat_map(|outcome| outcome.values.values());
+    let rounds = measure
+        .outcomes
+        .iter()
+        .flat_map(|outcome| outcome.values.values());
     let rounds = rounds.map(|spread| spread.rounds).max().unwrap_or_default();
     let _ = writeln!(page, "{}; {rounds} rounds\n", capitalized(&measure.title));
     page.push_str("| |");
     for quantity in &quantities {
-        let _ = write!(page, " {} {} | min–max | ÷ {baseline} |", quantity.title(), quantity.unit());
+        let _ = write!(
+            page,
+            " {} {} | min–max | ÷ {baseline} |",
+            quantity.title(),
+            quantity.unit()
+        );
     }
     page.push_str("\n|---|");
     page.push_str(&"---:|---:|---:|".repeat(quantities.len()));
@@ -87,7 +99,9 @@ fn table(page: &mut String, measure: &Measured, baseline: &str) {
 
 fn capitalized(text: &str) -> String {
     let mut characters = text.chars();
-    let first = characters.next().map(|first| first.to_uppercase().to_string());
+    let first = characters
+        .next()
+        .map(|first| first.to_uppercase().to_string());
     first.unwrap_or_default() + characters.as_str()
 }
 
@@ -99,7 +113,11 @@ mod tests {
     #[test]
     fn the_page_says_how_it_was_made_and_shows_the_plot() {
         let report = of_life(&[("husk", 4.0), ("runc", 16.0)]);
-        let page = page(&report, "tests/bench", Some(Path::new("docs/performance.svg")));
+        let page = page(
+            &report,
+            "tests/bench",
+            Some(Path::new("docs/performance.svg")),
+        );
         for part in [
             "```sh\ntests/bench\n```",
             "](performance.svg)",

@@ -24,7 +24,10 @@ pub(crate) fn of(maker: &Maker<'_>, inits: &[i32], pods: usize) -> Result<Sample
     ])
 }
 
-#[expect(clippy::cast_precision_loss, reason = "no machine has 2^53 bytes of memory")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "no machine has 2^53 bytes of memory"
+)]
 fn kib(bytes: u64, pods: usize) -> f64 {
     bytes as f64 / 1024.0 / pods as f64
 }

@@ -57,7 +57,10 @@ pub(crate) struct Args {
     /// A shim v2, by path, file name or runtime type, with the OCI runtime that it is to call or the
     /// handler's configuration [default: husk's and runc's shims, the latter with runc and with crun,
     /// as far as they are in PATH]
-    #[arg(long = "candidate", value_name = "NAME=SHIM[,runtime=PATH][,config=FILE]")]
+    #[arg(
+        long = "candidate",
+        value_name = "NAME=SHIM[,runtime=PATH][,config=FILE]"
+    )]
     candidates: Vec<Candidate>,
     /// Whom to compare the others with [default: runc, else the first]
     #[arg(long, value_name = "NAME")]
@@ -69,7 +72,12 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 3)]
     warmups: u16,
     /// How many pods are made at once
-    #[arg(long, value_name = "COUNT,...", value_delimiter = ',', default_value = "1,10,50")]
+    #[arg(
+        long,
+        value_name = "COUNT,...",
+        value_delimiter = ',',
+        default_value = "1,10,50"
+    )]
     pods: Vec<u16>,
     /// The program `husk-floor` [default: beside husk or in PATH; without it there is no floor]
     #[arg(long, value_name = "PATH")]
@@ -80,10 +88,18 @@ pub(crate) struct Args {
     containerd: Option<PathBuf>,
     /// A runtime handler of that containerd; `network=cni` for one whose pods cannot be on the
     /// node's network
-    #[arg(long = "handler", value_name = "NAME=HANDLER[,network=cni]", requires = "containerd")]
+    #[arg(
+        long = "handler",
+        value_name = "NAME=HANDLER[,network=cni]",
+        requires = "containerd"
+    )]
     handlers: Vec<Handler>,
     /// The image of pods over CRI; it must be there, and have `sleep` and `true`
-    #[arg(long, value_name = "IMAGE", default_value = "docker.io/library/busybox:latest")]
+    #[arg(
+        long,
+        value_name = "IMAGE",
+        default_value = "docker.io/library/busybox:latest"
+    )]
     image: String,
     /// Where `plugins/build` put the plugins
     #[arg(long, value_name = "DIR", default_value = "plugins/target/components")]

@@ -127,7 +127,14 @@ impl<'a> Maker<'a> {
         } else {
             let netns = self.bed.network();
             let (manifest, cgroup) = (manifest(&id)?, self.cgroup(&id));
-            Some(spec::pause(&manifest, &id, &cgroup, Some(&netns), &STAY, &[])?)
+            Some(spec::pause(
+                &manifest,
+                &id,
+                &cgroup,
+                Some(&netns),
+                &STAY,
+                &[],
+            )?)
         };
         let bundle = self.bed.write_bundle(&id, spec.as_ref())?;
         let start = self.candidate.start(&id, bundle, self.bed.events());
@@ -253,9 +260,15 @@ impl Pod<'_> {
     }
 
     /// The whole life of an exec that ends by itself.
-    pub(crate) async fn live_exec(&self, container: &str, exec: &str, process: Vec<u8>) -> Result<()> {
+    pub(crate) async fn live_exec(
+        &self,
+        container: &str,
+        exec: &str,
+        process: Vec<u8>,
+    ) -> Result<()> {
         let task = self.task();
-        task.exec(container, exec, process, &Stdio::default()).await?;
+        task.exec(container, exec, process, &Stdio::default())
+            .await?;
         task.start(container, exec).await?;
         let exit = task.wait(container, exec).await?;
         task.delete(container, exec).await?;

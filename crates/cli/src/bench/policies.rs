@@ -24,7 +24,8 @@ const CHAIN: [(&str, &str); 5] = [
 const EXEMPT: &str = "settings = { exempt-namespaces = [\"default\"] }\n";
 
 /// Scopes that containers ask for anyway.
-const STATIC: &str = "[scopes]\nuts = \"container\"\nipc = \"container\"\n\n[ceiling]\npid = \"pod\"\n";
+const STATIC: &str =
+    "[scopes]\nuts = \"container\"\nipc = \"container\"\n\n[ceiling]\npid = \"pod\"\n";
 
 /// The candidate under four handlers: without a policy, with a static configuration, with one
 /// plugin, with a chain of five. `plugins` is the folder of components.

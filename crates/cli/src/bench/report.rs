@@ -60,7 +60,11 @@ impl Report {
 impl Measured {
     /// The quantities that anyone has.
     pub(crate) fn quantities(&self) -> Vec<Quantity> {
-        let mut all: Vec<_> = self.outcomes.iter().flat_map(|one| one.values.keys()).collect();
+        let mut all: Vec<_> = self
+            .outcomes
+            .iter()
+            .flat_map(|one| one.values.keys())
+            .collect();
         all.sort();
         all.dedup();
         all.into_iter().copied().collect()
@@ -68,7 +72,10 @@ impl Measured {
 
     /// What was measured of this candidate.
     pub(crate) fn of(&self, candidate: &str, quantity: Quantity) -> Option<Spread> {
-        let outcome = self.outcomes.iter().find(|one| one.candidate == candidate)?;
+        let outcome = self
+            .outcomes
+            .iter()
+            .find(|one| one.candidate == candidate)?;
         outcome.values.get(&quantity).copied()
     }
 
@@ -127,7 +134,10 @@ pub(super) mod tests {
         assert_eq!(life.ratio("husk", "runc", Quantity::CpuMs), Some(0.25));
         assert_eq!(life.ratio("husk", "crun", Quantity::CpuMs), None);
         assert_eq!(life.ratio("husk", "runc", Quantity::PssKib), None);
-        assert_eq!((life.baseline("runc"), life.baseline("crun")), ("runc", "husk"));
+        assert_eq!(
+            (life.baseline("runc"), life.baseline("crun")),
+            ("runc", "husk")
+        );
     }
 
     #[test]

@@ -173,7 +173,10 @@ impl Run<'_> {
             Measure::Life => self.life().await,
             Measure::Exec => self.exec().await,
             Measure::Pod => self.pod().await,
-            Measure::Memory => self.memory(&self.candidates, ["memory-1", "memory-3"]).await,
+            Measure::Memory => {
+                self.memory(&self.candidates, ["memory-1", "memory-3"])
+                    .await
+            }
             Measure::Pods => self.pods().await,
             Measure::Policies => self.policies().await,
             Measure::Cri => self.cri().await,
@@ -317,7 +320,8 @@ impl Run<'_> {
         ] {
             let fits = |handler: &&Handler| network == Network::Cni || handler.node_network;
             let handlers: Vec<_> = all.iter().filter(fits).cloned().collect();
-            let title = format!("a pod's life over CRI, {whose}: sandbox, a container, an exec, the end");
+            let title =
+                format!("a pod's life over CRI, {whose}: sandbox, a container, an exec, the end");
             let lives = self.with_kubelets(&handlers, async |kubelets| {
                 let turn = async |one: &mut Kubelet| Ok([one.life(network).await?]);
                 in_turn([(name, &title)], kubelets, self.rounds(), turn).await
@@ -350,7 +354,10 @@ impl Run<'_> {
     ) -> Result<Vec<Measured>> {
         let socket = self.args.containerd.as_deref();
         let socket = socket.context("measures over CRI need --containerd SOCKET")?;
-        ensure!(!handlers.is_empty(), "measures over CRI need --handler NAME=HANDLER");
+        ensure!(
+            !handlers.is_empty(),
+            "measures over CRI need --handler NAME=HANDLER"
+        );
         let cri = Cri::connect(socket, &self.args.image).await?;
         let mut kubelets = Vec::new();
         for handler in handlers {
@@ -415,6 +422,8 @@ async fn probed<T>(
 }
 
 fn named<'a, 'b>(makers: &'a [Maker<'b>]) -> Vec<(String, &'a Maker<'b>)> {
-    let named = makers.iter().map(|maker| (maker.candidate.name.clone(), maker));
+    let named = makers
+        .iter()
+        .map(|maker| (maker.candidate.name.clone(), maker));
     named.collect()
 }

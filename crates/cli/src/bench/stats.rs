@@ -106,7 +106,10 @@ mod tests {
         assert_eq!(spread(&[3.0, 1.0, 2.0]).median, 2.0);
         assert_eq!(spread(&[4.0, 1.0, 2.0, 3.0]).median, 2.5);
         let one = spread(&[7.0]);
-        assert_eq!((one.median, one.min, one.max, one.rounds), (7.0, 7.0, 7.0, 1));
+        assert_eq!(
+            (one.median, one.min, one.max, one.rounds),
+            (7.0, 7.0, 7.0, 1)
+        );
         assert!(super::spread(Vec::new()).is_none());
     }
 

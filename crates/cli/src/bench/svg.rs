@@ -40,7 +40,14 @@ pub(crate) fn plot(report: &Report) -> String {
          <title>husk bench: shims side by side</title>\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
     );
-    text(&mut svg, 16.0, 24.0, "start", 14, &report.machine.describe());
+    text(
+        &mut svg,
+        16.0,
+        24.0,
+        "start",
+        14,
+        &report.machine.describe(),
+    );
     legend(&mut svg);
     svg.push_str(&panels);
     svg.push_str("</svg>\n");
@@ -59,7 +66,14 @@ fn legend(svg: &mut String) {
         text(svg, x + 16.0, 46.0, "start", 12, what);
         x += 170.0;
     }
-    text(svg, x, 46.0, "start", 12, "bar: median; line: least to most");
+    text(
+        svg,
+        x,
+        46.0,
+        "start",
+        12,
+        "bar: median; line: least to most",
+    );
 }
 
 /// Draws a measure from `top` on. Returns where it ends.
@@ -153,7 +167,10 @@ mod tests {
     #[test]
     fn the_longest_line_ends_where_bars_end() {
         let svg = plot(&of_life(&[("husk", 4.0), ("a<b", 16.0)]));
-        assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"), "{svg}");
+        assert!(
+            svg.starts_with("<svg ") && svg.ends_with("</svg>\n"),
+            "{svg}"
+        );
         // The most of the slowest is the end of the scale, its median 1 / 1.2 of that.
         assert!(svg.contains("H740.0"), "{svg}");
         assert!(svg.contains("width=\"491.7\""), "{svg}");

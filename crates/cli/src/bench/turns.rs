@@ -35,8 +35,10 @@ pub(crate) async fn in_turn<S, const N: usize>(
         rounds.warmups,
         rounds.counted
     ));
-    let mut samples: Vec<[Vec<Sample>; N]> =
-        subjects.iter().map(|_| std::array::from_fn(|_| Vec::new())).collect();
+    let mut samples: Vec<[Vec<Sample>; N]> = subjects
+        .iter()
+        .map(|_| std::array::from_fn(|_| Vec::new()))
+        .collect();
     for round in 0..rounds.warmups + rounds.counted {
         for ((name, subject), samples) in subjects.iter_mut().zip(&mut samples) {
             let turn = turn(subject).await;
@@ -49,10 +51,16 @@ pub(crate) async fn in_turn<S, const N: usize>(
         }
     }
     let measured = titles.iter().enumerate().map(|(at, (name, title))| {
-        let outcomes = subjects.iter().zip(&samples).map(|((name, _), samples)| Outcome {
-            candidate: name.clone(),
-            values: samples.get(at).map(|samples| spreads(samples)).unwrap_or_default(),
-        });
+        let outcomes = subjects
+            .iter()
+            .zip(&samples)
+            .map(|((name, _), samples)| Outcome {
+                candidate: name.clone(),
+                values: samples
+                    .get(at)
+                    .map(|samples| spreads(samples))
+                    .unwrap_or_default(),
+            });
         Measured {
             name: (*name).to_owned(),
             title: (*title).to_owned(),
@@ -75,11 +83,16 @@ mod tests {
             warmups: 1,
             counted: 2,
         };
-        let measured = in_turn([("x", "X")], &mut subjects, rounds, async |value: &mut f64| {
-            order.push_str(&format!("{value} "));
-            *value += 1.0;
-            Ok([vec![(Quantity::WallMs, *value)]])
-        });
+        let measured = in_turn(
+            [("x", "X")],
+            &mut subjects,
+            rounds,
+            async |value: &mut f64| {
+                order.push_str(&format!("{value} "));
+                *value += 1.0;
+                Ok([vec![(Quantity::WallMs, *value)]])
+            },
+        );
         let measured = measured.await.unwrap();
         assert_eq!(order, "1 10 2 11 3 12 ");
         let spread = measured[0].of("b", Quantity::WallMs).unwrap();

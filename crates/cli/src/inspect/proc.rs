@@ -156,7 +156,9 @@ mod tests {
         assert!(age(Process { pid, start_time }).unwrap() < 3600);
         let memory = memory(pid).unwrap();
         assert!(
-            memory.rss >= memory.pss && memory.pss > memory.private_dirty && memory.private_dirty > 0,
+            memory.rss >= memory.pss
+                && memory.pss > memory.private_dirty
+                && memory.private_dirty > 0,
             "{memory:?}"
         );
         assert!(command(pid).unwrap().contains("husk"));

@@ -18,9 +18,9 @@ pub use binary::Binary;
 pub use error::Error;
 pub use events::{Event, Events};
 pub use options::{NamespaceMode, PodSandboxConfig, RuncOptions, RuntimeOptions};
+pub use protobuf::well_known_types::any::Any;
 pub use sandbox::Sandbox;
 pub use start::{Answered, Shim, Start, Starting, address_of};
-pub use protobuf::well_known_types::any::Any;
 pub use task::{Exit, Stdio, Task};
 
 /// The containerd namespace in which the engine's pods live, as `ctr -n NAMESPACE` has it.
