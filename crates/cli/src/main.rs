@@ -1,6 +1,7 @@
 //! `husk`: runs pods without containerd, and shows what pods are made of.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod detach;
 mod exec;
 mod inspect;
@@ -52,6 +53,8 @@ enum Command {
     Rm(rm::Args),
     /// Check, test, measure and compile plugins
     Policy(policy::Args),
+    /// Measure shims side by side: time, processor time, memory
+    Bench(Box<bench::Args>),
     /// Wait for ever: the pause container of shims without the Sandbox API
     #[command(name = PAUSE, hide = true)]
     Pause,
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Command::Exec(args) => exec::run(&paths, &args),
         Command::Logs(args) => logs::run(&paths, &args),
         Command::Policy(args) => policy::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Rm(args) => rm::run(paths, &args),
         Command::Pause => pause(),
     };

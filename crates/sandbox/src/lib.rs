@@ -16,6 +16,7 @@ pub mod daemon;
 mod exec;
 mod executor;
 pub mod features;
+pub mod floor;
 mod holder;
 mod loopback;
 mod namespaces;

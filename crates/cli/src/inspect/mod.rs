@@ -15,8 +15,8 @@ mod find;
 #[cfg(test)]
 mod fixture;
 mod matrix;
-mod page;
-mod proc;
+pub(crate) mod page;
+pub(crate) mod proc;
 mod report;
 mod sharing;
 #[cfg(test)]
