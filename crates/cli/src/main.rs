@@ -6,7 +6,9 @@ mod exec;
 mod inspect;
 mod logs;
 mod messages;
+mod page;
 mod paths;
+mod plan;
 mod policy;
 mod printer;
 mod ps;
@@ -50,7 +52,9 @@ enum Command {
     Logs(logs::Args),
     /// Remove a pod
     Rm(rm::Args),
-    /// Check, test, measure and compile plugins
+    /// Show what a handler's configuration and its plugins would make of a pod; nothing is done
+    Plan(plan::Args),
+    /// Make, build, check, test, measure and compile plugins
     Policy(policy::Args),
     /// Wait for ever: the pause container of shims without the Sandbox API
     #[command(name = PAUSE, hide = true)]
@@ -67,6 +71,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args).map(|()| ExitCode::SUCCESS),
         Command::Exec(args) => exec::run(&paths, &args),
         Command::Logs(args) => logs::run(&paths, &args),
+        Command::Plan(args) => plan::run(&paths, &args),
         Command::Policy(args) => policy::run(&args),
         Command::Rm(args) => rm::run(paths, &args),
         Command::Pause => pause(),
