@@ -14,6 +14,8 @@ pub mod adjust;
 pub mod artifact;
 mod bindings;
 mod canonical;
+#[cfg(feature = "cases")]
+pub mod case;
 pub mod chain;
 pub mod decide;
 mod engine;
