@@ -55,6 +55,16 @@ struct Hierarchy {
     dir: PathBuf,
 }
 
+/// What a container sees of its cgroup in one hierarchy.
+pub(crate) struct View<'a> {
+    /// Empty for v2; else controllers with commas, or `name=...`.
+    pub(crate) controllers: &'a str,
+    /// The directory that the node has the hierarchy in, by name.
+    pub(crate) name: &'a str,
+    /// The container's cgroup.
+    pub(crate) dir: &'a Path,
+}
+
 impl Hierarchy {
     fn has(&self, controller: &str) -> bool {
         self.controllers.split(',').any(|name| name == controller)
@@ -156,7 +166,7 @@ impl Cgroup {
     /// Makes the cgroup [`named`](Self::named) so, with its limits and device rules in force,
     /// before a process is in it. Without rules, there are the default devices only.
     ///
-    /// The runtime that then builds the container is to be given [`New::path`] as
+    /// The runtime that then builds the container is to be given [`Cgroup::path`] as
     /// `linux.cgroupsPath` and no `linux.resources`; when the container's init is there,
     /// [`New::adopt`] it. With the systemd driver this forks a process that does nothing and
     /// keeps the scope until then.
@@ -209,6 +219,29 @@ impl Cgroup {
         self.limit(resources)
     }
 
+    /// What a container sees of it: one for v2, one for each hierarchy of v1.
+    pub(crate) fn views(&self) -> Vec<View<'_>> {
+        let view = |hierarchy| {
+            let Hierarchy {
+                controllers,
+                mount,
+                dir,
+                ..
+            }: &Hierarchy = hierarchy;
+            Some(View {
+                controllers,
+                name: mount.file_name()?.to_str()?,
+                dir,
+            })
+        };
+        self.hierarchies.iter().filter_map(view).collect()
+    }
+
+    /// Its directory, where a process may be born into it: only v2 can do that.
+    pub(crate) fn birthplace(&self) -> Option<&Path> {
+        self.unified().map(|hierarchy| hierarchy.dir.as_path())
+    }
+
     /// The cgroup above it, such as that of the pod (contract 20); `None` for the root.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {
@@ -224,6 +257,16 @@ impl Cgroup {
         };
         let hierarchies: Vec<_> = self.hierarchies.iter().filter_map(above).collect();
         (!hierarchies.is_empty()).then_some(Self { hierarchies })
+    }
+
+    /// Its path from the root of each hierarchy: what `linux.cgroupsPath` must say for a runtime
+    /// that joins it, and finds nothing to make or to limit any more.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        // All hierarchies have the same: it was made so, and there is one at least.
+        self.hierarchies
+            .first()
+            .map_or(Path::new("/"), |first| &first.path)
     }
 
     /// The paths, as in `/proc/PID/cgroup`.

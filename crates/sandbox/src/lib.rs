@@ -8,6 +8,7 @@
 //! The crate knows nothing of ttrpc, tokio or WebAssembly.
 
 mod bundle;
+mod by_libcontainer;
 pub mod cgroup;
 mod complaints;
 mod console;
@@ -17,12 +18,16 @@ mod exec;
 mod executor;
 pub mod features;
 mod holder;
+mod init;
 mod loopback;
+mod mount_api;
 mod namespaces;
 pub mod pin;
 pub mod process;
+mod program;
 mod propagation;
 pub mod rootfs;
+mod seccomp;
 pub mod spawn;
 mod sys;
 mod sysctl;
