@@ -75,10 +75,16 @@ impl Hierarchy {
     }
 }
 
+/// Looks for the hierarchies of this node, so that processes that are forked later need not. What
+/// fails is told when they are needed.
+pub(crate) fn look_around() {
+    let _ = paths::mounts();
+}
+
 /// Where the hierarchies of cgroup v1 are mounted; nowhere if v2 is in charge.
 pub(crate) fn v1_mount_points() -> Result<Vec<PathBuf>> {
     let mounts = paths::mounts()?;
-    let in_charge = paths::in_charge(&mounts)?.into_iter();
+    let in_charge = paths::in_charge(mounts)?.into_iter();
     Ok(in_charge
         .filter(|mount| !mount.controllers.is_empty())
         .map(|mount| mount.point.clone())
@@ -105,7 +111,7 @@ impl Cgroup {
     /// No cgroup filesystem that shows one of them is mounted.
     pub fn at(paths: &BTreeMap<String, PathBuf>) -> Result<Self> {
         let mounts = paths::mounts()?;
-        let in_charge = paths::in_charge(&mounts)?;
+        let in_charge = paths::in_charge(mounts)?;
         let mut hierarchies: Vec<_> = paths
             .iter()
             .filter_map(|(controllers, path)| {
@@ -141,7 +147,7 @@ impl Cgroup {
     pub fn named(driver: Driver, cgroups_path: Option<&str>, id: &str) -> Result<Self> {
         let place = driver::Place::of(driver, cgroups_path, id)?;
         let mounts = paths::mounts()?;
-        let in_charge = paths::in_charge(&mounts)?;
+        let in_charge = paths::in_charge(mounts)?;
         let unified = in_charge.iter().any(|mount| mount.controllers.is_empty());
         let path = match place {
             driver::Place::Path(path) => path,

@@ -175,7 +175,7 @@ impl Drop for Anchor {
 /// Whether this node can make cgroups in the way asked for; see [`Cgroup::check`].
 pub(super) fn check(driver: Driver) -> Result<()> {
     let mounts = paths::mounts()?;
-    let in_charge = paths::in_charge(&mounts)?;
+    let in_charge = paths::in_charge(mounts)?;
     if driver == Driver::Cgroupfs {
         return Ok(());
     }

@@ -35,7 +35,6 @@ const ABOUT_TO_EXECUTE: u8 = b'+';
 pub(crate) fn exec(job: Exec, report: &Report) -> Result<Done, JobError> {
     bundle::check_process(&job.process)?;
     let workload = Workload::new(&job.process)?;
-    refuse_unsupported(&job)?;
     let program = Program::new(job.process, workload, job.seccomp.as_ref())?;
 
     report.step("opening the container's init");
@@ -105,20 +104,6 @@ fn give_up(mut outcome: &PipeWriter, error: &JobError) -> ! {
     // The builder is the only reader; if it is gone, so is whoever asked.
     let _ = outcome.write_all(&json);
     sys::exit_now(127)
-}
-
-fn refuse_unsupported(job: &Exec) -> Result<(), JobError> {
-    if job
-        .process
-        .selinux_label()
-        .as_deref()
-        .is_some_and(|label| !label.is_empty())
-    {
-        return Err(JobError::invalid(
-            "process.selinuxLabel is not supported: leave it empty",
-        ));
-    }
-    Ok(())
 }
 
 /// # Errors

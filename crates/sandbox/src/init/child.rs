@@ -108,7 +108,7 @@ impl Surroundings<'_> {
             self.linux,
             self.rootfs,
             self.cgroup,
-            self.wanted.new_cgroup,
+            self.wanted.not_the_nodes.contains(&"cgroup"),
         )?;
         set_personality(self.linux)?;
         match self.console {

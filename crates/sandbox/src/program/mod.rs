@@ -32,6 +32,12 @@ impl Program {
         workload: Workload,
         seccomp: Option<&LinuxSeccomp>,
     ) -> Result<Self, JobError> {
+        let label = process.selinux_label().as_deref().unwrap_or_default();
+        if !label.is_empty() {
+            return Err(JobError::invalid(format!(
+                "process.selinuxLabel {label:?} is not supported: leave it empty"
+            )));
+        }
         Ok(Self {
             filter: seccomp.map(Filter::of).transpose()?,
             process,
@@ -70,7 +76,7 @@ impl Program {
         cwd::see_that_it_is_inside(process.cwd())?;
         self.workload.set_home(process.user().uid());
         self.workload.check()?;
-        workload::reset_signals();
+        workload::reset_signals_of_zygote();
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use oci_spec::runtime::LinuxSeccomp;
 
 use crate::zygote::JobError;
 
-const DIRECTORY: &str = "/run/husk/seccomp";
+const DIRECTORY: &str = "/run/husk-seccomp";
 /// Nodes have a handful of profiles; whoever makes up more is not to fill the memory that /run is.
 const MOST: usize = 64;
 
@@ -67,4 +67,60 @@ fn name(key: &[u8]) -> String {
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
     format!("{:016x}", hasher.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn profile(action: &str) -> LinuxSeccomp {
+        serde_json::from_value(serde_json::json!({"defaultAction": action})).unwrap()
+    }
+
+    #[test]
+    fn a_program_is_found_by_its_very_profile() {
+        let dir = tempfile::tempdir().unwrap();
+        let (allow, kill) = (
+            key(&profile("SCMP_ACT_ALLOW")).unwrap(),
+            key(&profile("SCMP_ACT_KILL")).unwrap(),
+        );
+        assert_eq!(find_in(dir.path(), &allow), None);
+        keep_in(dir.path(), &allow, b"program").unwrap();
+        assert_eq!(find_in(dir.path(), &allow).unwrap(), b"program");
+        assert_eq!(find_in(dir.path(), &kill), None);
+    }
+
+    #[test]
+    fn a_file_of_another_profile_or_a_broken_one_is_no_program() {
+        let dir = tempfile::tempdir().unwrap();
+        let (allow, kill) = (
+            key(&profile("SCMP_ACT_ALLOW")).unwrap(),
+            key(&profile("SCMP_ACT_KILL")).unwrap(),
+        );
+        keep_in(dir.path(), &kill, b"program").unwrap();
+        let file = dir.path().join(name(&allow));
+        fs::rename(dir.path().join(name(&kill)), &file).unwrap();
+        assert_eq!(find_in(dir.path(), &allow), None);
+        for broken in [
+            &b""[..],
+            &[0xff; 8],
+            &u64::MAX.to_ne_bytes(),
+            b"12345678rest",
+        ] {
+            fs::write(&file, broken).unwrap();
+            assert_eq!(find_in(dir.path(), &allow), None, "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn the_cache_does_not_grow_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = dir.path().join("cache");
+        for number in 0..=MOST {
+            keep_in(&cache, format!("key {number}").as_bytes(), b"program").unwrap();
+        }
+        assert!(fs::read_dir(&cache).unwrap().count() <= MOST);
+        let last = format!("key {MOST}");
+        assert_eq!(find_in(&cache, last.as_bytes()).unwrap(), b"program");
+    }
 }

@@ -1,7 +1,8 @@
 //! A mount of type `cgroup`: what the container sees of its cgroups.
 //!
-//! On v2 that is one filesystem. On v1 it is a tmpfs with a directory for each hierarchy; without a
-//! cgroup namespace of its own, the container sees of each its own cgroup and what is below.
+//! On v2 that is one filesystem. On v1 it is a tmpfs with a directory for each hierarchy; in the
+//! node's cgroup namespace the container sees of each its own cgroup and what is below.
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -64,7 +65,7 @@ fn hierarchies(
         let place = making
             .root
             .make_directory(&request.destination().join(view.name))?;
-        if making.own_cgroup_namespace {
+        if making.in_cgroup_namespace {
             let options = Options {
                 flags: options.flags,
                 data: view.controllers.to_owned(),
@@ -83,7 +84,7 @@ fn hierarchies(
     }
     if options.flags.contains(MsFlags::MS_RDONLY) {
         mount_api::set(
-            std::os::fd::AsFd::as_fd(&parent),
+            parent.as_fd(),
             Attributes::set(MOUNT_ATTR_RDONLY),
             Depth::One,
         )?;
@@ -92,7 +93,7 @@ fn hierarchies(
 }
 
 /// Binds the container's own cgroup.
-fn show(view: &View<'_>, place: &std::os::fd::OwnedFd, options: &Options) -> Result<(), Refused> {
+fn show(view: &View<'_>, place: &OwnedFd, options: &Options) -> Result<(), Refused> {
     let source = open(view.dir, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
     bind_to(&source, place, options)
 }

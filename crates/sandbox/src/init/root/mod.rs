@@ -31,7 +31,8 @@ struct Making<'a> {
     name: PathBuf,
     /// The container's, which this process is in.
     cgroup: &'a Cgroup,
-    own_cgroup_namespace: bool,
+    /// Not the node's, so that a cgroup filesystem shows no more than the namespace does.
+    in_cgroup_namespace: bool,
 }
 
 /// Makes the root of a container in this process's mount namespace, which is its own, and enters it.
@@ -40,7 +41,7 @@ pub(super) fn make_and_enter(
     linux: &Linux,
     rootfs: &Path,
     cgroup: &Cgroup,
-    own_cgroup_namespace: bool,
+    in_cgroup_namespace: bool,
 ) -> Result<(), JobError> {
     let what = || format!("mount the root filesystem {}", rootfs.display());
     let propagation = Propagation::of(linux)?;
@@ -52,7 +53,7 @@ pub(super) fn make_and_enter(
         name: place::name_of(&root).doing(what)?,
         root: &root,
         cgroup,
-        own_cgroup_namespace,
+        in_cgroup_namespace,
     };
     let none_masked = umask(Mode::empty());
     fill(&making, spec, linux)?;
@@ -112,12 +113,12 @@ fn make_read_only(root: &Root, path: &Path) -> Result<(), JobError> {
 
 /// Exchanges the node's root for the container's, and lets go of the node's.
 fn enter(root: &Root) -> Result<(), Errno> {
-    let none = None::<&str>;
+    let nodes = Root::open(Path::new("/"))?;
     fchdir(root)?;
     pivot_root(".", ".")?;
     // The old root now lies on top of the new one; its unmounting is not for the node to see.
-    let flags = MsFlags::MS_SLAVE | MsFlags::MS_REC;
-    mount(none, ".", none, flags, none)?;
+    fchdir(&nodes)?;
+    set(Path::new("."), MsFlags::MS_SLAVE | MsFlags::MS_REC)?;
     umount2(".", MntFlags::MNT_DETACH)?;
     chdir("/")
 }
