@@ -2,7 +2,9 @@
 use std::fs;
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxCapabilities, LinuxIdMapping, LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{
+    Linux, LinuxCapabilities, LinuxIdMapping, LinuxNamespaceType, Process, Spec,
+};
 
 use crate::cgroup;
 use crate::workload::Workload;
@@ -21,6 +23,13 @@ pub(crate) fn load(dir: &Path) -> Result<Spec, JobError> {
 /// The spec's `linux.cgroupsPath`.
 pub(crate) fn cgroups_path(spec: &Spec) -> Option<&str> {
     spec.linux().as_ref()?.cgroups_path().as_deref()?.to_str()
+}
+
+/// The part of a spec that is about Linux.
+pub(crate) fn linux(spec: &Spec) -> Result<&Linux, JobError> {
+    spec.linux().as_ref().ok_or_else(|| {
+        JobError::invalid("the spec has no linux section: it is not for a container on Linux")
+    })
 }
 
 /// The process of a spec, and what it executes.
@@ -70,12 +79,21 @@ pub(crate) fn check_process(process: &Process) -> Result<(), JobError> {
     Ok(())
 }
 
+/// Refuses a spec of a version that means other things by the same words.
+pub(crate) fn check_version(spec: &Spec) -> Result<(), JobError> {
+    let version = spec.version();
+    if version.starts_with("1.") {
+        return Ok(());
+    }
+    Err(JobError::invalid(format!(
+        "the spec's ociVersion is {version}: this runtime knows version 1 of the runtime \
+         specification"
+    )))
+}
+
 /// Refuses a spec that names what is not there.
 pub(crate) fn check_paths(spec: &Spec) -> Result<(), JobError> {
-    let linux = spec.linux().as_ref().ok_or_else(|| {
-        JobError::invalid("the spec has no linux section: it is not for a container on Linux")
-    })?;
-    for namespace in linux.namespaces().iter().flatten() {
+    for namespace in linux(spec)?.namespaces().iter().flatten() {
         if let Some(path) = namespace.path() {
             fs::metadata(path).doing(|| {
                 format!(

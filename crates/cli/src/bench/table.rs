@@ -1,6 +1,6 @@
 //! A report for the terminal.
 use super::report::{Measured, Report};
-use crate::inspect::page::{Cell, Page, cell};
+use crate::page::{Cell, Page, cell};
 
 /// The report as aligned text.
 pub(crate) fn text(report: &Report, colours: bool) -> String {

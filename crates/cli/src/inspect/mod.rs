@@ -15,7 +15,6 @@ mod find;
 #[cfg(test)]
 mod fixture;
 mod matrix;
-pub(crate) mod page;
 pub(crate) mod proc;
 mod report;
 mod sharing;
@@ -45,7 +44,7 @@ pub(crate) struct InspectArgs {
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Color {
+pub(crate) enum Color {
     /// On a terminal, unless `NO_COLOR` is set.
     #[default]
     Auto,
@@ -80,7 +79,7 @@ pub(crate) fn run(args: InspectArgs) -> Result<()> {
 }
 
 impl Color {
-    fn wanted(self) -> bool {
+    pub(crate) fn wanted(self) -> bool {
         match self {
             Self::Always => true,
             Self::Never => false,

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use husk_scope::{Kind, Scope};
 
 use super::matrix::scope_style;
-use super::page::{Cell, Page, Style, cell};
 use super::report::{Container, Report, Use};
 use super::units::{NOTHING, label};
+use crate::page::{Cell, Page, Style, cell};
 
 /// How many names are listed before they are only counted.
 const LISTED: usize = 4;

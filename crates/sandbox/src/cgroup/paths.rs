@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::error::{Error, Result};
 
@@ -26,13 +27,19 @@ pub(super) struct Mount {
 }
 
 /// All usable cgroup mounts of this process's mount namespace.
-pub(super) fn mounts() -> Result<Vec<Mount>> {
+///
+/// A node mounts them when it boots: they are looked for once, and what is forked knows them too.
+pub(super) fn mounts() -> Result<&'static [Mount]> {
+    static MOUNTS: OnceLock<Vec<Mount>> = OnceLock::new();
+    if let Some(mounts) = MOUNTS.get() {
+        return Ok(mounts);
+    }
     let path = Path::new("/proc/self/mountinfo");
     let text = fs::read(path).map_err(Error::file("read", path))?;
     let mut mounts = parse_mounts(&text);
     // One that is hidden below another mount is still listed, but its files are not there.
     mounts.retain(|mount| mount.point.join("cgroup.procs").exists());
-    Ok(mounts)
+    Ok(MOUNTS.get_or_init(|| mounts))
 }
 
 /// Picks the hierarchies in charge: all of v1 if v1 has a deciding controller, else v2.
