@@ -35,7 +35,14 @@ pub(crate) struct Maker<'a> {
     /// Whether the shim has the Sandbox API.
     pub(crate) api: bool,
     /// The pods that have not ended, with what cleans them up.
-    open: RefCell<BTreeMap<String, Start>>,
+    open: RefCell<BTreeMap<String, Open>>,
+}
+
+/// A pod that has not ended.
+struct Open {
+    start: Start,
+    /// The shim's socket, which not every shim's `delete` removes.
+    socket: Option<PathBuf>,
 }
 
 /// A pod that is not yet made.
@@ -75,9 +82,13 @@ impl<'a> Maker<'a> {
     /// Clears away what pods left that did not come to their end.
     pub(crate) async fn clear(self) -> Result<()> {
         self.account.remove().await?;
-        for (id, start) in self.open.into_inner() {
-            let cleared = start.delete().await;
+        for (id, open) in self.open.into_inner() {
+            let cleared = open.start.delete().await;
             cleared.with_context(|| format!("clear the pod {id} away"))?;
+            if let Some(socket) = open.socket.filter(|socket| socket.exists()) {
+                let removed = std::fs::remove_file(&socket);
+                removed.with_context(|| format!("remove {}", socket.display()))?;
+            }
         }
         Ok(())
     }
@@ -138,7 +149,11 @@ impl<'a> Maker<'a> {
         };
         let bundle = self.bed.write_bundle(&id, spec.as_ref())?;
         let start = self.candidate.start(&id, bundle, self.bed.events());
-        self.open.borrow_mut().insert(id.clone(), start.clone());
+        let open = Open {
+            start: start.clone(),
+            socket: None,
+        };
+        self.open.borrow_mut().insert(id.clone(), open);
         Ok(Prepared { id, start })
     }
 
@@ -162,6 +177,9 @@ impl<'a> Maker<'a> {
     }
 
     fn pod(&self, id: String, shim: Shim) -> Pod<'_> {
+        if let Some(open) = self.open.borrow_mut().get_mut(&id) {
+            open.socket = Some(socket(&shim));
+        }
         Pod {
             maker: self,
             id,
@@ -326,7 +344,7 @@ impl Pod<'_> {
 
     /// Closes the connection, as containerd does, and waits until the shim is gone.
     async fn let_go(self, shim: Option<Process>) -> Result<()> {
-        let socket = PathBuf::from(self.shim.address().trim_start_matches("unix://"));
+        let socket = socket(&self.shim);
         let Self {
             maker,
             id,
@@ -345,4 +363,8 @@ impl Pod<'_> {
         }
         maker.forget(&id)
     }
+}
+
+fn socket(shim: &Shim) -> PathBuf {
+    PathBuf::from(shim.address().trim_start_matches("unix://"))
 }

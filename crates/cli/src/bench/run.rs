@@ -22,8 +22,8 @@ use super::{Args, policies};
 /// What the floor is called in the results.
 const FLOOR: &str = "floor";
 
-/// How many pods the rounds of a measure make together, at most: 200 at once, three times.
-const PODS: usize = 600;
+/// How many pods the rounds of a measure make together, unless the fewest rounds make more.
+const PODS: usize = 300;
 /// The fewest rounds.
 const FEW: usize = 3;
 
