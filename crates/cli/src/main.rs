@@ -1,12 +1,15 @@
 //! `husk`: runs pods without containerd, and shows what pods are made of.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod detach;
 mod exec;
 mod inspect;
 mod logs;
 mod messages;
+mod page;
 mod paths;
+mod plan;
 mod policy;
 mod printer;
 mod ps;
@@ -50,8 +53,12 @@ enum Command {
     Logs(logs::Args),
     /// Remove a pod
     Rm(rm::Args),
-    /// Check, test, measure and compile plugins
+    /// Show what a handler's configuration and its plugins would make of a pod; nothing is done
+    Plan(plan::Args),
+    /// Make, build, check, test, measure and compile plugins
     Policy(policy::Args),
+    /// Measure shims side by side: time, processor time, memory
+    Bench(Box<bench::Args>),
     /// Wait for ever: the pause container of shims without the Sandbox API
     #[command(name = PAUSE, hide = true)]
     Pause,
@@ -67,7 +74,9 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args).map(|()| ExitCode::SUCCESS),
         Command::Exec(args) => exec::run(&paths, &args),
         Command::Logs(args) => logs::run(&paths, &args),
+        Command::Plan(args) => plan::run(&paths, &args),
         Command::Policy(args) => policy::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Rm(args) => rm::run(paths, &args),
         Command::Pause => pause(),
     };

@@ -71,7 +71,8 @@ pub(crate) fn run(paths: &Paths, args: &Args, verbose: u8) -> Result<ExitCode> {
     })
 }
 
-fn read(file: &Path) -> Result<Pod> {
+/// Reads a manifest; `-` is stdin.
+pub(crate) fn read(file: &Path) -> Result<Pod> {
     let text = if file == Path::new("-") {
         let mut text = String::new();
         io::stdin().read_to_string(&mut text).map(|_| text)
@@ -103,7 +104,7 @@ fn engine(paths: &Paths, args: &Args, verbose: u8) -> Result<Engine> {
 }
 
 /// The manifest's directory; that of this process for stdin.
-fn manifests(file: &Path) -> Result<PathBuf> {
+pub(crate) fn manifests(file: &Path) -> Result<PathBuf> {
     let dir = match file.parent() {
         Some(dir) if file != Path::new("-") && dir != Path::new("") => dir,
         _ => Path::new("."),

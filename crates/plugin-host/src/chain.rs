@@ -1,7 +1,8 @@
 //! The plugins of a handler, asked in order, and what they decide together.
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use husk_scope::config::{Mode, OnError};
+use husk_scope::config::{self, Mode, OnError};
 use husk_scope::{Assignment, Kind, Scope};
 use oci_spec::runtime::Spec;
 use serde::Serialize;
@@ -11,6 +12,9 @@ use crate::canonical;
 use crate::guest_log::Level;
 use crate::plugin::{Answer, Failure, Plugin};
 use crate::subject::{Container, Pod, Question};
+
+/// What a plugin that could not be loaded was not even asked.
+const LOAD: &str = "load";
 
 /// The plugins of a handler, in the order of its configuration.
 #[derive(Clone, Debug, Default)]
@@ -23,9 +27,10 @@ pub struct Chain {
 pub struct Decision {
     /// The plugin's name.
     pub plugin: String,
-    /// The sha256 of its component.
+    /// The sha256 of its component; where it could not be loaded, the one it should have had, if the
+    /// configuration names one.
     pub digest: String,
-    /// What it was asked.
+    /// What it was asked; `load` where it could not be loaded.
     pub question: &'static str,
     /// The container's name, if it was about one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -34,6 +39,9 @@ pub struct Decision {
     pub input: String,
     /// What it answered, in words.
     pub answer: String,
+    /// The scopes it assigned, where the answer is such.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub scopes: BTreeMap<Kind, Scope>,
     /// Whether the answer refuses.
     pub denied: bool,
     /// Whether the answer counted: not in monitor mode, nor when its failure is ignored.
@@ -54,6 +62,14 @@ pub enum Denied {
         question: &'static str,
         /// Why.
         failure: Failure,
+    },
+    /// It could not be loaded.
+    #[error("policy `{plugin}` cannot be asked: {problem}")]
+    Unavailable {
+        /// The plugin.
+        plugin: String,
+        /// Why.
+        problem: String,
     },
     /// Two plugins contradict each other.
     #[error(
@@ -100,6 +116,51 @@ impl Chain {
     #[must_use]
     pub fn new(plugins: Vec<Plugin>) -> Self {
         Self { plugins }
+    }
+
+    /// A chain of the plugins of a configuration, in order, each loaded or not. One that was not
+    /// denies, unless it is to be ignored or only monitors.
+    #[must_use]
+    pub fn of(loaded: Vec<(config::Plugin, Result<Plugin, String>)>) -> Outcome<Self> {
+        let mut plugins = Vec::with_capacity(loaded.len());
+        let mut outcome = Outcome {
+            result: Ok(()),
+            decisions: Vec::new(),
+            log: Vec::new(),
+        };
+        for (config, loaded) in loaded {
+            let problem = match loaded {
+                Ok(plugin) => {
+                    plugins.push(plugin);
+                    continue;
+                }
+                Err(problem) => problem,
+            };
+            let counted = config.mode == Mode::Enforce && config.on_error == OnError::Deny;
+            outcome.decisions.push(Decision {
+                plugin: config.name.clone(),
+                digest: config.sha256.unwrap_or_default(),
+                question: LOAD,
+                container: None,
+                input: String::new(),
+                answer: problem.clone(),
+                scopes: BTreeMap::new(),
+                denied: true,
+                counted,
+                micros: 0,
+            });
+            if !counted {
+                let left_out = format!("is left out: {problem}");
+                outcome.log.push((config.name, Level::Warn, left_out));
+                continue;
+            }
+            outcome.result = Err(Denied::Unavailable {
+                plugin: config.name,
+                problem,
+            });
+            break;
+        }
+        outcome.map(|()| Self { plugins })
     }
 
     /// Whether there is nobody to ask.
@@ -241,6 +302,10 @@ impl Chain {
             answer: match &reply.answer {
                 Ok(answer) => answer.to_string(),
                 Err(failure) => failure.to_string(),
+            },
+            scopes: match &reply.answer {
+                Ok(Answer::Scopes(scopes)) => scopes.iter().cloned().collect(),
+                _ => BTreeMap::new(),
             },
             denied: reply.answer.is_err(),
             counted,

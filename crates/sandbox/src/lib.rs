@@ -18,6 +18,7 @@ pub mod daemon;
 mod exec;
 mod executor;
 pub mod features;
+pub mod floor;
 mod holder;
 mod init;
 mod loopback;

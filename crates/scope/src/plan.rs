@@ -167,6 +167,16 @@ impl Plan {
         self.kinds.iter()
     }
 
+    /// Every kind's scope.
+    #[must_use]
+    pub fn scopes(&self) -> Scopes {
+        let mut scopes = Scopes::all(&Scope::Node);
+        for (kind, planned) in self.iter() {
+            scopes[kind].clone_from(&planned.scope);
+        }
+        scopes
+    }
+
     /// Whether the pid namespace is this container's alone, so that what is left in it when its
     /// init exits may be killed (contract 32). One that is joined by a path, POD, TARGET or GROUP,
     /// holds neighbours.

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use husk_plugin_host::artifact::{self, Cache};
-use husk_plugin_host::{Chain, Decision, Host, Outcome, Plugin, Settings};
-use husk_scope::config::{self, Config, OnError};
+use husk_plugin_host::{Chain, Decision, Host, Outcome, Plugin, Settings, seccomp_profiles};
+use husk_scope::config::{self, Config};
 use log::{log, warn};
 use oci_spec::runtime::LinuxSeccomp;
 
@@ -32,8 +32,9 @@ pub(crate) struct Plugins {
 }
 
 impl Plugins {
-    /// Loads the plugins of a configuration; none when it has none. `dir` is the pod's directory.
+    /// Loads the plugins of a configuration; none when it has none. `dir` is the directory of `pod`.
     pub(crate) async fn load(
+        pod: &str,
         config: &Config,
         dir: &Path,
         children: &Arc<Children>,
@@ -42,29 +43,20 @@ impl Plugins {
             return Ok(None);
         }
         let host = Host::new().map_err(|error| Failure::internal(error.to_string()))?;
-        let profiles = Arc::new(seccomp_profiles(&config.seccomp_profiles)?);
-        let mut plugins = Vec::with_capacity(config.plugins.len());
+        let profiles = seccomp_profiles(&config.seccomp_profiles)
+            .map_err(|error| Failure::invalid(error.to_string()))?;
+        let profiles = Arc::new(profiles);
+        let mut loaded = Vec::with_capacity(config.plugins.len());
         for plugin in &config.plugins {
-            match load(&host, plugin, &profiles, children).await {
-                Ok(plugin) => plugins.push(plugin),
-                Err(error) if plugin.on_error == OnError::Ignore => {
-                    warn!(
-                        "plugin `{}` is left out, on-error = \"ignore\": {error}",
-                        plugin.name
-                    );
-                }
-                Err(error) => {
-                    return Err(Failure::denied(format!(
-                        "policy `{}` cannot be asked: {error}",
-                        plugin.name
-                    )));
-                }
-            }
+            let outcome = load(&host, plugin, &profiles, children).await;
+            loaded.push((plugin.clone(), outcome));
         }
-        Ok(Some(Self {
-            chain: Arc::new(Chain::new(plugins)),
+        let mut plugins = Self {
+            chain: Arc::default(),
             audit: dir.join(AUDIT),
-        }))
+        };
+        plugins.chain = Arc::new(plugins.settle(pod, Chain::of(loaded))?);
+        Ok(Some(plugins))
     }
 
     /// Logs what the plugins logged and adds their decisions to the audit record; gives the result.
@@ -132,23 +124,6 @@ async fn load(
         seccomp_profiles: Arc::clone(profiles),
     };
     Plugin::new(host, &component, digest, settings).map_err(|error| error.to_string())
-}
-
-fn seccomp_profiles(
-    files: &BTreeMap<String, PathBuf>,
-) -> Result<BTreeMap<String, LinuxSeccomp>, Failure> {
-    let read = |(name, path): (&String, &PathBuf)| {
-        let failed = |error: &dyn std::error::Error| {
-            let path = path.display();
-            Failure::invalid(format!(
-                "the seccomp profile `{name}` ({path}) cannot be used: {error}"
-            ))
-        };
-        let text = std::fs::read(path).map_err(|error| failed(&error))?;
-        let profile = serde_json::from_slice(&text).map_err(|error| failed(&error))?;
-        Ok((name.clone(), profile))
-    };
-    files.iter().map(read).collect()
 }
 
 fn log_level(level: husk_plugin_host::Level) -> log::Level {

@@ -3,17 +3,13 @@ use std::collections::BTreeSet;
 
 use husk_scope::{Kind, Scope};
 
-use super::page::{Cell, Page, Style, WIDTH, cell, cut};
 use super::report::{Container, Report, Use};
 use super::units::{NAME, NOTHING, label, short_name};
+use crate::page::{Cell, Page, Style, WIDTH, cell, cut};
 
 /// Adds the table to a page; several when one would be too wide.
 pub(super) fn namespaces(page: &mut Page, report: &Report) {
-    let live: Vec<_> = report
-        .containers
-        .iter()
-        .filter(|container| container.pid.is_some())
-        .collect();
+    let live = report.live();
     if live.is_empty() {
         return;
     }

@@ -15,8 +15,7 @@ mod find;
 #[cfg(test)]
 mod fixture;
 mod matrix;
-mod page;
-mod proc;
+pub(crate) mod proc;
 mod report;
 mod sharing;
 #[cfg(test)]
@@ -45,7 +44,7 @@ pub(crate) struct InspectArgs {
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Color {
+pub(crate) enum Color {
     /// On a terminal, unless `NO_COLOR` is set.
     #[default]
     Auto,
@@ -80,7 +79,7 @@ pub(crate) fn run(args: InspectArgs) -> Result<()> {
 }
 
 impl Color {
-    fn wanted(self) -> bool {
+    pub(crate) fn wanted(self) -> bool {
         match self {
             Self::Always => true,
             Self::Never => false,

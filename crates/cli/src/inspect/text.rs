@@ -5,12 +5,12 @@ use husk_scope::record::Status;
 
 use super::cgroups::Cgroup;
 use super::matrix::{namespaces, scope_style};
-use super::page::{Cell, Page, Style, cell};
 use super::report::{Kept, Report, status};
 use super::tree::sharing;
 use super::units::{
     NOTHING, cpu_time, duration, label, maybe, number, plural, short_id, short_path, size,
 };
+use crate::page::{Cell, Page, Style, cell};
 
 /// How many processes of one container are listed.
 const LISTED: usize = 12;

@@ -4,20 +4,16 @@ use std::collections::BTreeMap;
 use husk_scope::{Kind, Scope};
 
 use super::matrix::scope_style;
-use super::page::{Cell, Page, Style, cell};
 use super::report::{Container, Report, Use};
 use super::units::{NOTHING, label};
+use crate::page::{Cell, Page, Style, cell};
 
 /// How many names are listed before they are only counted.
 const LISTED: usize = 4;
 
 /// Adds the tree to a page.
 pub(super) fn sharing(page: &mut Page, report: &Report) {
-    let live: Vec<_> = report
-        .containers
-        .iter()
-        .filter(|container| container.pid.is_some())
-        .collect();
+    let live = report.live();
     if live.is_empty() {
         return;
     }

@@ -1,8 +1,8 @@
 //! How names, sizes and times are written.
 use std::time::Duration;
 
-use super::page::{Cell, cell, cut};
 use super::report::{Container, Report};
+use crate::page::{Cell, cell, cut};
 
 /// The longest name of a container that is shown in full.
 pub(super) const NAME: usize = 20;

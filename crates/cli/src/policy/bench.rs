@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use husk_plugin_host::Host;
+use husk_plugin_host::case::Case;
 
-use super::case::Case;
 use super::{Subject, line};
 
 #[derive(clap::Args)]
@@ -23,20 +23,19 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let subject = Subject::read(&args.file)?;
     let case = Case::read(&args.case)?;
-    let settings = case.settings()?;
-    let prepared = case.prepare()?;
-    let question = prepared.question()?;
-
+    let settings = case.settings();
     let counting = subject.plugin(&Host::counting_fuel()?, &settings)?;
-    let fuel = counting.ask(&prepared.pod, &question).fuel;
+    let fuel = case.with_question(|pod, question| counting.ask(pod, question).fuel)?;
 
     let host = Host::new()?;
     let started = Instant::now();
     let plugin = subject.plugin(&host, &settings)?;
     let compiled = started.elapsed();
-    let mut took: Vec<Duration> = (0..args.times)
-        .map(|_| plugin.ask(&prepared.pod, &question).took)
-        .collect();
+    let mut took: Vec<Duration> = case.with_question(|pod, question| {
+        (0..args.times)
+            .map(|_| plugin.ask(pod, question).took)
+            .collect()
+    })?;
     let first = *took.first().context("nothing was measured")?;
     took.sort_unstable();
     let at = |hundredths: usize| {

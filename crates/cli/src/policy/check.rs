@@ -4,11 +4,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Result;
+use husk_plugin_host::case::ordinary_pod;
 use husk_plugin_host::plugin::Failure;
 use husk_plugin_host::subject::Question;
 use husk_plugin_host::{Host, Plugin};
 
-use super::{Subject, case, describe::Description, line};
+use super::{Subject, describe::Description, line};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -66,7 +67,7 @@ fn foreign_imports(description: &Description) -> Vec<String> {
 }
 
 fn settings_refused(plugin: &Plugin) -> Option<String> {
-    let reply = plugin.ask(&Arc::new(case::pod()), &Question::ValidateSettings);
+    let reply = plugin.ask(&Arc::new(ordinary_pod()), &Question::ValidateSettings);
     match reply.answer {
         Ok(_) => None,
         Err(Failure::Denied(problem)) => Some(format!("refuses its {problem}")),

@@ -1,6 +1,5 @@
 //! `husk policy`: the workbench of a plugin's author.
 mod bench;
-mod case;
 mod check;
 mod compile;
 mod describe;

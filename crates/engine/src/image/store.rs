@@ -117,6 +117,32 @@ impl Store {
         Ok(image)
     }
 
+    /// What the store in `dir` says an image is, with nothing made, fetched or unpacked. None for
+    /// an image that the store does not have, and for a layout or an archive: those are imported to
+    /// be read.
+    ///
+    /// # Errors
+    /// See [`ImageError`].
+    pub fn find(dir: &Path, source: &Source) -> Result<Option<Image>, ImageError> {
+        let wanted = match source {
+            Source::Folder(path) => return folder(source, path).map(Some),
+            Source::Layout { .. } | Source::Archive { .. } => return Ok(None),
+            Source::Registry(wanted) => wanted.to_string(),
+        };
+        let Ok(digest) = fs::read_to_string(dir.join("references").join(&wanted)) else {
+            return Ok(None);
+        };
+        let store = Self {
+            dir: dir.to_owned(),
+            blobs: Blobs {
+                dir: dir.join("blobs/sha256"),
+                tmp: dir.join("tmp"),
+            },
+            overlay: Arc::new(Err("not looked for".to_owned())),
+        };
+        store.assemble(&wanted, &digest)
+    }
+
     /// The root filesystem of one container: what the image has, and what the container will
     /// write, which goes to `dir` and nowhere else. Remove `dir` once it is unmounted.
     ///

@@ -67,7 +67,7 @@ async fn load_one(
 }
 
 /// The source with its path, if it is a relative one, below `dir`.
-fn below(dir: &Path, source: Source) -> Source {
+pub(super) fn below(dir: &Path, source: Source) -> Source {
     match source {
         Source::Folder(path) => Source::Folder(dir.join(path)),
         Source::Layout { path, name } => Source::Layout {

@@ -232,7 +232,7 @@ fn new_id() -> Result<String, Error> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn node_name() -> Result<String, Error> {
+pub(super) fn node_name() -> Result<String, Error> {
     let file = Path::new("/proc/sys/kernel/hostname");
     let name = fs::read_to_string(file).map_err(Error::io("read", file))?;
     Ok(name.trim().to_owned())

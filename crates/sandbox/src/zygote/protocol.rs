@@ -57,10 +57,13 @@ pub(super) fn send_packet(socket: RawFd, parts: &[&[u8]], fds: &[RawFd]) -> io::
 /// # Errors
 /// `WouldBlock` when there is none, `UnexpectedEof` when the other end is closed.
 pub(super) fn receive_packet(socket: RawFd) -> io::Result<Packet> {
-    // To ask first is cheaper than to have room for the longest one.
-    let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
-    let length = recv(socket, &mut [], peek)?;
-    let mut bytes = vec![0; length.min(LONGEST)];
+    // Most packets are a few bytes: room for the longest would stay with the process for good.
+    let coming = recv(
+        socket,
+        &mut [],
+        MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT,
+    )?;
+    let mut bytes = vec![0; coming.min(LONGEST)];
     let mut control = cmsg_space!([RawFd; MOST_FDS]);
     let mut parts = [IoSliceMut::new(&mut bytes)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use husk_plugin_host::decide;
 use husk_sandbox::cgroup::Cgroup;
 use husk_sandbox::process::{Pidfd, start_time};
 use husk_sandbox::zygote::{self, Create, Job};
@@ -135,39 +136,35 @@ async fn plan(
     requested: &Scopes,
 ) -> Result<Plan, Failure> {
     let config = pod.config()?;
-    // The pause container is the sandbox, and stays as requested.
-    let assignments = if bundle.is_sandbox() {
-        Vec::new()
+    let plan = if bundle.is_sandbox() {
+        // The pause container is the sandbox, and stays as requested.
+        Plan::new(requested, &[], &config.ceiling)
     } else {
-        let mut assigned = config.assignments(&bundle.name(&container.id));
-        assigned.extend(
-            pod.assigned_by_plugins(container, bundle, requested)
-                .await?,
-        );
-        assign_by_annotation(bundle, requested, &mut assigned);
-        assigned
+        let name = bundle.name(&container.id);
+        let by_plugins = pod
+            .assigned_by_plugins(container, bundle, requested)
+            .await?;
+        let otherwise = assigned_by_annotation(bundle, requested);
+        decide::container_plan(config, &name, requested, by_plugins, otherwise)
     };
-    Plan::new(requested, &assignments, &config.ceiling)
-        .map(|plan| plan.with_offsets(config.offsets))
-        .map_err(|error| Failure::invalid(explained(container, &error)))
+    plan.map_err(|error| Failure::invalid(explained(container, &error)))
 }
 
-/// Containers that name a pod share what Kubernetes' pods share, unless the configuration says
-/// otherwise, or the container asked for the node's or another's.
-fn assign_by_annotation(bundle: &Bundle, requested: &Scopes, assigned: &mut Vec<Assignment>) {
+/// Containers that name a pod share what Kubernetes' pods share, where the container asked for one
+/// of its own.
+fn assigned_by_annotation(bundle: &Bundle, requested: &Scopes) -> Vec<Assignment> {
     if bundle.annotation(HUSK_POD).is_none() || bundle.is_kubernetes() {
-        return;
+        return Vec::new();
     }
-    for kind in SHARED_BY_ANNOTATION {
-        let free = assigned.iter().all(|assignment| assignment.kind != kind);
-        if free && requested[kind] == Scope::Container {
-            assigned.push(Assignment {
-                kind,
-                scope: Scope::Pod,
-                by: format!("annotation {HUSK_POD}"),
-            });
-        }
-    }
+    SHARED_BY_ANNOTATION
+        .into_iter()
+        .filter(|kind| requested[*kind] == Scope::Container)
+        .map(|kind| Assignment {
+            kind,
+            scope: Scope::Pod,
+            by: format!("annotation {HUSK_POD}"),
+        })
+        .collect()
 }
 
 fn known(pod: &Pod, container: &Container, bundle: &Bundle, plan: Plan) -> Known {
@@ -465,14 +462,13 @@ mod tests {
         assert!(options.contains(&"ro".to_owned()), "{options:?}");
     }
 
-    fn assigned(annotations: &str, configured: Vec<Assignment>) -> Vec<(Kind, Scope)> {
+    fn assigned(annotations: &str) -> Vec<(Kind, Scope)> {
         let bundle = bundle(&format!(
             r#"{{"ociVersion": "1.0.2", "annotations": {annotations}}}"#
         ));
         let mut requested = Scopes::all(&Scope::Container);
         requested[Kind::Uts] = Scope::Node;
-        let mut assigned = configured;
-        assign_by_annotation(&bundle, &requested, &mut assigned);
+        let assigned = assigned_by_annotation(&bundle, &requested);
         let pairs = assigned.into_iter();
         pairs.map(|found| (found.kind, found.scope)).collect()
     }
@@ -481,24 +477,14 @@ mod tests {
     fn containers_that_name_a_pod_share_what_they_have_to_themselves() {
         let annotation = r#"{"io.husk.pod": "web"}"#;
         assert_eq!(
-            assigned(annotation, Vec::new()),
+            assigned(annotation),
             [(Kind::Network, Scope::Pod), (Kind::Ipc, Scope::Pod)],
             "the node's UTS namespace was asked for and stays"
         );
-        let configured = Assignment {
-            kind: Kind::Ipc,
-            scope: Scope::Container,
-            by: "configuration".to_owned(),
-        };
-        assert_eq!(
-            assigned(annotation, vec![configured]),
-            [(Kind::Ipc, Scope::Container), (Kind::Network, Scope::Pod)],
-            "the configuration is stronger"
-        );
-        assert_eq!(assigned("{}", Vec::new()), []);
+        assert_eq!(assigned("{}"), []);
         let kubernetes =
             r#"{"io.husk.pod": "web", "io.kubernetes.cri.container-type": "container"}"#;
-        assert_eq!(assigned(kubernetes, Vec::new()), []);
+        assert_eq!(assigned(kubernetes), []);
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use husk_plugin_host::subject::{self, Question};
-use husk_plugin_host::{Chain, Outcome};
-use husk_scope::{Assignment, Kind, Plan, Scope, Scopes};
+use husk_plugin_host::{Chain, Outcome, decide};
+use husk_scope::{Assignment, Scope, Scopes};
 use oci_spec::runtime::{LinuxResources, Process as OciProcess, Spec};
 use tokio::task::spawn_blocking;
 
@@ -32,7 +32,8 @@ impl Pod {
     /// The plugins, loaded at first use: when the sandbox is made.
     async fn plugins(&self) -> Result<Option<&Plugins>, Failure> {
         let load = || async {
-            let plugins = Plugins::load(self.config()?, self.store.dir(), &self.children).await?;
+            let plugins =
+                Plugins::load(&self.id, self.config()?, self.store.dir(), &self.children).await?;
             if let Some(plugins) = &plugins {
                 let facts = self.subject();
                 self.put(plugins, move |chain| chain.validate_settings(&facts))
@@ -95,44 +96,12 @@ impl Pod {
         let assigned = self
             .put(plugins, move |chain| chain.scopes(&pod, None))
             .await?;
-        requested
-            .map(|requested| self.sandbox_scopes(&requested, &assigned))
-            .transpose()
-    }
-
-    /// The sandbox's scopes, once the plugins have spoken. A sandbox has a namespace, or has not.
-    fn sandbox_scopes(
-        &self,
-        requested: &Scopes,
-        assigned: &[Assignment],
-    ) -> Result<Scopes, Failure> {
-        let refused = |assignment: &Assignment, why: &str| {
-            let Assignment { kind, scope, by } = assignment;
-            Failure::invalid(format!(
-                "{by} wants {kind} to be {scope} for the sandbox of pod {}: {why}",
-                self.id
-            ))
+        let Some(requested) = requested else {
+            return Ok(None);
         };
-        let mut scopes = requested.clone();
-        for assignment in assigned {
-            let Assignment { kind, scope, .. } = assignment;
-            if requested[*kind] == *scope {
-                continue;
-            }
-            match (kind, scope) {
-                (_, Scope::Container | Scope::Target(_) | Scope::Group(_)) => {
-                    return Err(refused(assignment, "a sandbox's scope is POD or NODE"));
-                }
-                (Kind::Network | Kind::User | Kind::Mount, _) => {
-                    return Err(refused(assignment, "containerd has made it already"));
-                }
-                _ => scopes[*kind] = scope.clone(),
-            }
-        }
-        Plan::new(requested, assigned, &self.config()?.ceiling).map_err(|error| {
-            Failure::invalid(format!("the sandbox of pod {}: {error}", self.id))
-        })?;
-        Ok(scopes)
+        decide::sandbox_plan(self.config()?, &requested, &assigned)
+            .map(|plan| Some(plan.scopes()))
+            .map_err(|error| Failure::invalid(format!("the sandbox of pod {}: {error}", self.id)))
     }
 
     /// What the plugins assign to a container that is about to be made.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use husk_plugin_host::decide;
 use husk_plugin_host::subject::Question;
 use husk_sandbox::cgroup::{Cgroup, Stats};
 use husk_sandbox::process::{Pidfd, start_time};
@@ -91,20 +92,16 @@ fn check(config: &SandboxConfig) -> Result<(), Failure> {
 
 /// The sandbox's scopes, as CRI's own sandbox container would have them.
 fn requested(new: &NewSandbox) -> Scopes {
-    let config = &new.config;
-    let mut scopes = Scopes::all(&Scope::Node);
-    scopes[Kind::Mount] = Scope::Container;
-    for (kind, mode) in [
-        (Kind::Network, config.network),
-        (Kind::Uts, config.network),
-        (Kind::Ipc, config.ipc),
-        (Kind::Pid, config.pid),
-    ] {
-        if mode == Mode::Pod {
-            scopes[kind] = Scope::Pod;
-        }
-    }
-    scopes
+    let NewSandbox { config, .. } = new;
+    decide::sandbox_requested(
+        config.network == Mode::Pod,
+        config.ipc == Mode::Pod,
+        match config.pid {
+            Mode::Pod => Scope::Pod,
+            Mode::Node => Scope::Node,
+            _ => Scope::Container,
+        },
+    )
 }
 
 /// The kinds of namespace that are made for the sandbox; the network is CRI's.

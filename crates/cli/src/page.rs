@@ -2,7 +2,7 @@
 use std::fmt::Write as _;
 
 /// The widest line.
-pub(super) const WIDTH: usize = 120;
+pub(crate) const WIDTH: usize = 120;
 
 /// How much each section is moved to the right.
 const INDENT: &str = "  ";
@@ -12,7 +12,7 @@ const GAP: usize = 2;
 
 /// How a text stands out on a terminal. Without colours nothing is lost: each is also in words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Style {
+pub(crate) enum Style {
     #[default]
     Plain,
     Title,
@@ -42,13 +42,13 @@ impl Style {
 
 /// A text in a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Cell {
-    pub(super) text: String,
-    pub(super) style: Style,
-    pub(super) right: bool,
+pub(crate) struct Cell {
+    pub(crate) text: String,
+    pub(crate) style: Style,
+    pub(crate) right: bool,
 }
 
-pub(super) fn cell(text: impl Into<String>) -> Cell {
+pub(crate) fn cell(text: impl Into<String>) -> Cell {
     Cell {
         text: text.into(),
         ..Cell::default()
@@ -56,13 +56,13 @@ pub(super) fn cell(text: impl Into<String>) -> Cell {
 }
 
 impl Cell {
-    pub(super) const fn style(mut self, style: Style) -> Self {
+    pub(crate) const fn style(mut self, style: Style) -> Self {
         self.style = style;
         self
     }
 
     /// A number: its last digit stands where the column ends.
-    pub(super) const fn right(mut self) -> Self {
+    pub(crate) const fn right(mut self) -> Self {
         self.right = true;
         self
     }
@@ -74,30 +74,30 @@ impl Cell {
 
 /// Lines of text being put together.
 #[derive(Debug, Default)]
-pub(super) struct Page {
+pub(crate) struct Page {
     text: String,
     colours: bool,
 }
 
 impl Page {
-    pub(super) fn new(colours: bool) -> Self {
+    pub(crate) fn new(colours: bool) -> Self {
         Self {
             text: String::new(),
             colours,
         }
     }
 
-    pub(super) fn done(self) -> String {
+    pub(crate) fn done(self) -> String {
         self.text
     }
 
     /// An empty line.
-    pub(super) fn gap(&mut self) {
+    pub(crate) fn gap(&mut self) {
         self.text.push('\n');
     }
 
     /// A heading, after an empty line unless it is the first.
-    pub(super) fn title(&mut self, title: &str, note: &str) {
+    pub(crate) fn title(&mut self, title: &str, note: &str) {
         if !self.text.is_empty() {
             self.gap();
         }
@@ -109,7 +109,7 @@ impl Page {
     }
 
     /// Rows of cells, each column as wide as its widest; the last column takes what is left.
-    pub(super) fn table(&mut self, rows: &[Vec<Cell>]) {
+    pub(crate) fn table(&mut self, rows: &[Vec<Cell>]) {
         let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
             rows.iter()
@@ -125,7 +125,7 @@ impl Page {
     }
 
     /// A sentence after a mark, broken between words.
-    pub(super) fn sentence(&mut self, mark: &str, style: Style, text: &str) {
+    pub(crate) fn sentence(&mut self, mark: &str, style: Style, text: &str) {
         let room = WIDTH - INDENT.len() - mark.len();
         let mut lines = vec![String::new()];
         for word in text.split_whitespace() {
@@ -191,7 +191,7 @@ fn harmless(text: &str) -> String {
 }
 
 /// At most so many characters, an ellipsis for the rest.
-pub(super) fn cut(text: &str, width: usize) -> String {
+pub(crate) fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }

@@ -3,14 +3,6 @@
 //!
 //! What may be added is told in `wit/README.md`: functions of imported interfaces, interfaces and
 //! worlds. A type and an exported interface are fixed.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

@@ -1,19 +1,11 @@
 //! The cache trusts an entry only if nobody else can have written it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
-mod common;
-
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
 use husk_plugin_host::Host;
 use husk_plugin_host::artifact::{self, ArtifactError, Cache};
+
+use crate::common;
 
 struct Fixture {
     host: Host,

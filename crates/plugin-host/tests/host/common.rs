@@ -1,7 +1,4 @@
 //! Plugins written by hand, in the text format of core WebAssembly.
-#![allow(dead_code, reason = "each test file uses a part of it")]
-
-pub(crate) mod case;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,6 +11,7 @@ use husk_plugin_host::{Host, Plugin, PluginError, Settings};
 use husk_scope::config::{self, Mode, OnError};
 use husk_scope::{Scope, Scopes};
 use oci_spec::runtime::Spec;
+use wasmtime::component::Component;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
@@ -109,6 +107,33 @@ pub(crate) fn settings_with(name: &str, json: &str) -> Settings {
     json.clone_into(&mut settings.config.settings);
     settings.config.deadline = Duration::from_secs(10);
     settings
+}
+
+/// The plugins' sources.
+pub(crate) fn plugins() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins")
+}
+
+/// What `plugins/build` has built.
+pub(crate) fn components() -> PathBuf {
+    plugins().join("target/components")
+}
+
+/// A component of `plugins/build`, and its digest. Compiled code is kept beside it: Python's takes
+/// a minute.
+pub(crate) fn built(host: &Host, name: &str) -> (Component, String) {
+    let path = components().join(name).with_extension("wasm");
+    let (bytes, digest) = artifact::read(&path, None)
+        .unwrap_or_else(|error| panic!("{error}; build it with plugins/build --all"));
+    let cache = Cache::new(components().join("compiled"));
+    let _lock = cache.lock(&digest).unwrap();
+    let code = cache.load(host, &digest).unwrap().unwrap_or_else(|| {
+        let code = artifact::compile(&path, &bytes).unwrap();
+        cache.store(&digest, &code).unwrap();
+        let stored = cache.load(host, &digest).unwrap();
+        stored.expect("what was just stored")
+    });
+    (code, digest)
 }
 
 /// The plugin of a component, by way of a cache of its own.

@@ -1,20 +1,12 @@
 //! A plugin of another version of the WIT package runs where the two fit, and is refused by name where
 //! they do not.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
-mod common;
-
 use std::fs;
 
 use husk_plugin_host::plugin::Answer;
 use husk_plugin_host::subject::Question;
 use husk_plugin_host::{Host, Plugin, PluginError};
+
+use crate::common;
 
 /// A policy of `version` that asks the pod's id, and `more` if it is a function there, and leaves all
 /// as requested.

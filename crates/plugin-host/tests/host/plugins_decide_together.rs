@@ -1,16 +1,8 @@
 //! A chain asks in order, merges what agrees and denies what conflicts.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
-mod common;
-
 use husk_plugin_host::{Chain, Denied, Host};
 use husk_scope::{Assignment, Kind, Scope};
+
+use crate::common;
 
 const NETWORK: u8 = 0;
 const UTS: u8 = 3;

@@ -1,26 +1,54 @@
-//! A case: what a plugin is asked, and what it should answer.
+//! Cases: what a plugin is asked, and what it should answer. A folder of them is a plugin's test.
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fs, io};
 
-use anyhow::{Context as _, Result, bail};
-use husk_plugin_host::plugin::{Answer, Failure};
-use husk_plugin_host::subject::{Container, Exit, Pod, Question};
 use husk_scope::{Kind, Scope, Scopes};
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::Plugin;
+use crate::plugin::{Answer, Failure, Reply};
+use crate::subject::{Container, Exit, Pod, Question};
+
+/// Why a case cannot be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CaseError {
+    /// A file or folder cannot be read.
+    #[error("reading {path}: {source}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// A folder without cases.
+    #[error("{0} has no case: a case is a .toml file")]
+    None(PathBuf),
+    /// It is not a case.
+    #[error("{path}: {problem}")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
 /// A case file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct Case {
+pub struct Case {
+    /// Where it was read from.
+    #[serde(skip)]
+    path: PathBuf,
     /// The function that is called, such as `scope-container`.
     question: String,
     /// The plugin's settings.
     #[serde(default)]
-    pub(super) settings: BTreeMap<String, Value>,
+    settings: BTreeMap<String, Value>,
     #[serde(default)]
     pod: PodFacts,
     #[serde(default)]
@@ -32,7 +60,7 @@ pub(super) struct Case {
     update: Option<Value>,
     #[serde(default)]
     exit_code: u32,
-    pub(super) expect: Expect,
+    expect: Expect,
 }
 
 /// What is special about the pod.
@@ -67,7 +95,7 @@ struct ContainerFacts {
 /// What the plugin should answer: one of these.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) enum Expect {
+enum Expect {
     /// These scopes and no other.
     Scopes(BTreeMap<Kind, ScopeWord>),
     /// A refusal whose reason has these words.
@@ -80,7 +108,7 @@ pub(super) enum Expect {
 
 /// A scope as the configuration writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ScopeWord(Scope);
+struct ScopeWord(Scope);
 
 impl<'de> Deserialize<'de> for ScopeWord {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -93,8 +121,8 @@ impl<'de> Deserialize<'de> for ScopeWord {
 }
 
 /// The subject of a case, complete.
-pub(super) struct Prepared {
-    pub(super) pod: Arc<Pod>,
+struct Prepared {
+    pod: Arc<Pod>,
     container: Container,
     process: Process,
     update: LinuxResources,
@@ -102,22 +130,115 @@ pub(super) struct Prepared {
     question: String,
 }
 
+/// What became of a case.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What is wrong with the answer; nothing when it is the expected one.
+    pub mismatch: Option<String>,
+    /// The answer, and what came with it.
+    pub reply: Reply,
+}
+
 impl Case {
     /// Reads a case file.
-    pub(super) fn read(path: &Path) -> Result<Self> {
-        let text =
-            fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-        toml::from_str(&text).with_context(|| path.display().to_string())
+    ///
+    /// # Errors
+    /// It cannot be read, or is not a case.
+    pub fn read(path: &Path) -> Result<Self, CaseError> {
+        let text = fs::read_to_string(path).map_err(|source| CaseError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let mut case: Self = toml::from_str(&text).map_err(|error| CaseError::Invalid {
+            path: path.to_owned(),
+            problem: error.to_string(),
+        })?;
+        path.clone_into(&mut case.path);
+        Ok(case)
     }
 
-    /// The settings, as JSON.
-    pub(super) fn settings(&self) -> Result<String> {
-        Ok(serde_json::to_string(&self.settings)?)
+    /// Reads the cases in a folder, in the order of their names.
+    ///
+    /// # Errors
+    /// See [`Case::read`]; a folder without cases is one too.
+    pub fn read_all(dir: &Path) -> Result<Vec<Self>, CaseError> {
+        let failed = |source| CaseError::Read {
+            path: dir.to_owned(),
+            source,
+        };
+        let mut files = Vec::new();
+        for entry in fs::read_dir(dir).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "toml")
+            {
+                files.push(path);
+            }
+        }
+        if files.is_empty() {
+            return Err(CaseError::None(dir.to_owned()));
+        }
+        files.sort();
+        files.iter().map(|path| Self::read(path)).collect()
+    }
+
+    /// What the case is about: its file's name, in words.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let stem = self.path.file_stem().unwrap_or_default();
+        stem.to_string_lossy().replace('-', " ")
+    }
+
+    /// The plugin's settings, as JSON.
+    #[must_use]
+    pub fn settings(&self) -> String {
+        Value::from_iter(self.settings.clone()).to_string()
+    }
+
+    /// Whether the plugin has settings in this case.
+    #[must_use]
+    pub fn has_settings(&self) -> bool {
+        !self.settings.is_empty()
+    }
+
+    /// Asks the plugin, twice: the same input must have the same answer.
+    ///
+    /// # Errors
+    /// What the case says of its subject makes no sense.
+    pub fn ask(&self, plugin: &Plugin) -> Result<Outcome, CaseError> {
+        self.with_question(|pod, question| {
+            let (reply, again) = (plugin.ask(pod, question), plugin.ask(pod, question));
+            let mismatch = if reply.answer == again.answer {
+                self.expect.mismatch(&reply.answer)
+            } else {
+                let (first, second) = (words(&reply.answer), words(&again.answer));
+                Some(format!("asked twice, it answers {first}, then {second}"))
+            };
+            Outcome { mismatch, reply }
+        })
+    }
+
+    /// Does something with the question and the pod that it is about.
+    ///
+    /// # Errors
+    /// What the case says of its subject makes no sense.
+    pub fn with_question<T>(
+        &self,
+        ask: impl FnOnce(&Arc<Pod>, &Question<'_>) -> T,
+    ) -> Result<T, CaseError> {
+        let invalid = |problem: String| CaseError::Invalid {
+            path: self.path.clone(),
+            problem,
+        };
+        let prepared = self.prepare().map_err(invalid)?;
+        let question = prepared.question().map_err(invalid)?;
+        Ok(ask(&prepared.pod, &question))
     }
 
     /// The subject, with defaults where the case says nothing.
-    pub(super) fn prepare(&self) -> Result<Prepared> {
-        let mut pod = pod();
+    fn prepare(&self) -> Result<Prepared, String> {
+        let mut pod = ordinary_pod();
         let facts = &self.pod;
         pod.name = facts.name.clone().unwrap_or(pod.name);
         pod.namespace = facts.namespace.clone().unwrap_or(pod.namespace);
@@ -125,19 +246,16 @@ impl Case {
         pod.labels.clone_from(&facts.labels);
         pod.annotations.clone_from(&facts.annotations);
         request(&mut pod.requested, &facts.requested);
+        let process = self.process.as_ref().map(process).transpose()?;
+        let update = self.update.as_ref().map(LinuxResources::deserialize);
+        let update = update
+            .transpose()
+            .map_err(|error| format!("update is not OCI LinuxResources: {error}"))?;
         Ok(Prepared {
             pod: Arc::new(pod),
             container: self.container()?,
-            process: self
-                .process
-                .as_ref()
-                .map_or_else(|| Ok(Process::default()), process)?,
-            update: self.update.as_ref().map_or_else(
-                || Ok(LinuxResources::default()),
-                |update| {
-                    LinuxResources::deserialize(update).context("update is not OCI LinuxResources")
-                },
-            )?,
+            process: process.unwrap_or_default(),
+            update: update.unwrap_or_default(),
             exit: Exit {
                 code: self.exit_code,
                 oom_killed: false,
@@ -146,12 +264,12 @@ impl Case {
         })
     }
 
-    fn container(&self) -> Result<Container> {
+    fn container(&self) -> Result<Container, String> {
         let facts = &self.container;
-        let mut spec = serde_json::to_value(ordinary_spec()?)?;
+        let mut spec = ordinary_spec();
         merge(&mut spec, &facts.spec);
-        let spec: Spec =
-            serde_json::from_value(spec).context("container.spec is not an OCI spec")?;
+        let spec: Spec = serde_json::from_value(spec)
+            .map_err(|error| format!("container.spec is not an OCI spec: {error}"))?;
         let mut requested = ordinary_scopes();
         request(&mut requested, &facts.requested);
         let name = facts.name.clone().unwrap_or_else(|| "app".to_owned());
@@ -167,7 +285,7 @@ impl Case {
 
 impl Prepared {
     /// The question, about this subject.
-    pub(super) fn question(&self) -> Result<Question<'_>> {
+    fn question(&self) -> Result<Question<'_>, String> {
         let container = &self.container;
         Ok(match self.question.as_str() {
             "validate-settings" => Question::ValidateSettings,
@@ -182,14 +300,18 @@ impl Prepared {
             "container-oom" => Question::ContainerOom(container),
             "exec-starting" => Question::ExecStarting(container, &self.process),
             "resources-updating" => Question::ResourcesUpdating(container, &self.update),
-            other => bail!("`{other}` is not a question: use a function of scoping or lifecycle"),
+            other => {
+                return Err(format!(
+                    "`{other}` is not a question: use a function of scoping or lifecycle"
+                ));
+            }
         })
     }
 }
 
 impl Expect {
     /// What is wrong with an answer; nothing when it is the expected one.
-    pub(super) fn mismatch(&self, answer: &Result<Answer, Failure>) -> Option<String> {
+    fn mismatch(&self, answer: &Result<Answer, Failure>) -> Option<String> {
         let matches = match (self, answer) {
             (Self::Scopes(wanted), Ok(Answer::Scopes(scopes))) => {
                 wanted.len() == scopes.len()
@@ -233,7 +355,8 @@ fn words(answer: &Result<Answer, Failure>) -> String {
 }
 
 /// A pod as Kubernetes makes it.
-pub(super) fn pod() -> Pod {
+#[must_use]
+pub fn ordinary_pod() -> Pod {
     let mut requested = ordinary_scopes();
     for kind in [Kind::Network, Kind::Ipc, Kind::Uts] {
         requested[kind] = Scope::Pod;
@@ -270,8 +393,8 @@ fn request(scopes: &mut Scopes, special: &BTreeMap<Kind, ScopeWord>) {
 }
 
 /// The OCI spec of a container that asks for nothing.
-fn ordinary_spec() -> Result<Spec> {
-    let spec = serde_json::json!({
+fn ordinary_spec() -> Value {
+    serde_json::json!({
         "ociVersion": "1.1.0",
         "process": {
             "user": { "uid": 0, "gid": 0 },
@@ -283,14 +406,14 @@ fn ordinary_spec() -> Result<Spec> {
         "root": { "path": "rootfs" },
         "mounts": [{ "destination": "/proc", "type": "proc", "source": "proc" }],
         "linux": { "resources": {}, "seccomp": { "defaultAction": "SCMP_ACT_ERRNO" } },
-    });
-    Ok(serde_json::from_value(spec)?)
+    })
 }
 
-fn process(facts: &Value) -> Result<Process> {
-    let mut process = serde_json::to_value(Process::default())?;
+fn process(facts: &Value) -> Result<Process, String> {
+    let not_one = |error: serde_json::Error| format!("process is not an OCI process: {error}");
+    let mut process = serde_json::to_value(Process::default()).map_err(not_one)?;
     merge(&mut process, facts);
-    serde_json::from_value(process).context("process is not an OCI process")
+    serde_json::from_value(process).map_err(not_one)
 }
 
 /// Lays `over` on `base`: objects key by key, null removes, all else replaces (RFC 7396).

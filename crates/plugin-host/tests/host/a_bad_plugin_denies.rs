@@ -1,14 +1,4 @@
 //! Whatever goes wrong in a plugin denies, within its deadline, and leaves the host as it was.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
-mod common;
-
 use std::time::{Duration, Instant};
 
 use husk_plugin_host::plugin::{Answer, Failure};
@@ -16,6 +6,8 @@ use husk_plugin_host::subject::{Exit, Question};
 use husk_plugin_host::{Chain, Host};
 use husk_scope::config::{Mode, OnError};
 use oci_spec::runtime::{LinuxResources, Process};
+
+use crate::common;
 
 fn ask(host: &Host, component: &[u8]) -> (Result<Answer, Failure>, Duration) {
     let plugin = common::load(host, component, common::settings("bad")).unwrap();
