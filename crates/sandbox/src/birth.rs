@@ -2,6 +2,7 @@
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
@@ -17,6 +18,8 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 pub(crate) struct Birthplace {
     /// Its cgroup's directory on v2, into which it is born; on v1 it has to move there.
     cgroup: Option<File>,
+    /// From the root of its hierarchy.
+    path: PathBuf,
 }
 
 impl Birthplace {
@@ -29,7 +32,8 @@ impl Birthplace {
         };
         let opened = cgroup.birthplace().map(open).transpose();
         Ok(Self {
-            cgroup: opened.doing(|| format!("open the cgroup {:?}", cgroup.paths()))?,
+            cgroup: opened.doing(|| format!("open the cgroup {}", cgroup.path().display()))?,
+            path: cgroup.path().to_owned(),
         })
     }
 
@@ -65,7 +69,10 @@ impl Birthplace {
                 size_of::<libc::clone_args>(),
             )
         };
-        let pid = Errno::result(pid).doing(|| "clone a process into its namespaces and cgroup")?;
+        let pid = Errno::result(pid).doing(|| {
+            let path = self.path.display();
+            format!("clone a process into its namespaces ({new:?}) and its cgroup {path}")
+        })?;
         if pid == 0 {
             return Ok(None);
         }

@@ -11,7 +11,7 @@ use nix::sched::CloneFlags;
 use nix::unistd::{sethostname, setsid};
 use oci_spec::runtime::{Linux, LinuxPersonalityDomain, Process, Spec};
 
-use super::namespaces::{Wanted, new_cgroup_namespace};
+use super::namespaces::Wanted;
 use super::{READY, root};
 use crate::birth::Birthplace;
 use crate::cgroup::Cgroup;
@@ -88,9 +88,7 @@ impl Surroundings<'_> {
     fn enter(self, process: &Process) -> Result<(), JobError> {
         setsid().doing(|| "start a session")?;
         self.birthplace.move_into(self.cgroup)?;
-        if self.wanted.new_cgroup {
-            new_cgroup_namespace().doing(|| "make a cgroup namespace")?;
-        }
+        self.wanted.enter_cgroup_namespace()?;
         if self.wanted.new.contains(CloneFlags::CLONE_NEWUTS) {
             set_names(self.spec)?;
         }

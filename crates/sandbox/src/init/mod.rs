@@ -1,16 +1,24 @@
 //! Makes a container's init: one clone3(2) of the builder, and everything else in its child.
 //!
-//! What a life of `true` costs (create, start, wait, delete; runc's default mounts, cgroup v1 with
-//! twelve hierarchies, 2 busy cores), in CPU time and system calls:
+//! What a life of `true` costs (create, start, wait, delete), with the mounts of containerd's default
+//! spec, on cgroup v1 with nine hierarchies, measured by `examples/life` and strace in the same
+//! minutes on two busy cores. CPU time in milliseconds, the client included:
 //!
-//! | | libcontainer 0.7 | here |
-//! |---|---|---|
-//! | x | x | x |
+//! | | libcontainer 0.7 | here | crun 1.28 | runc 1.3 |
+//! |---|---:|---:|---:|---:|
+//! | without a seccomp profile | 8.5 | 4.3 | 5.7 | 18.7 |
+//! | with containerd's profile | 19.7 | 4.9 | 6.8 | |
+//! | an exec in it, with the profile | 13.4 | 2.1 | | |
+//! | system calls of a life without | 2,040 | 560 | | |
 //!
-//! libcontainer resolves every path anew in a /proc of its own making, reads mountinfo and the
-//! cgroup files of the node, and forks an intermediate process; here a path is resolved once by the
-//! kernel ([`root`]), and the intermediate is the builder itself. What it does not do is in
-//! [`by_libcontainer::needs_it`](crate::by_libcontainer::needs_it).
+//! Of libcontainer's calls 315 are close, 258 statx, 184 fstatfs, 169 openat, 137 newfstatat, 130
+//! read, 111 readlink and 101 openat2: it resolves the path of each mount and each file of /proc
+//! anew, in a procfs of its own making, reads mountinfo and the node's cgroups, and compiles the
+//! profile in every process. Here a path is resolved once, by the kernel ([`root`]), the intermediate
+//! process is the builder itself, a compiled profile is kept ([`crate::seccomp`]), and of the 560
+//! calls that are left the most are of cgroups, capabilities and mounts. Most of the time is now the
+//! kernel's: new namespaces, the first touch of memory after two forks, cgroups, mounts and their end.
+//! What is not done here is in [`by_libcontainer::needs_it`](crate::by_libcontainer::needs_it).
 //!
 //! The child sends one byte when it is ready to execute, or a [`JobError`]; it then waits at a fifo
 //! in the shim's directory for the container. The same pipe tells the shim that it has executed, by
