@@ -2,8 +2,10 @@
 use std::fs;
 use std::path::Path;
 
+use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    Linux, LinuxCapabilities, LinuxIdMapping, LinuxNamespaceType, Process, Spec,
+    Linux, LinuxCapabilities, LinuxIdMapping, LinuxNamespaceType, LinuxSeccomp, LinuxSeccompArg,
+    LinuxSeccompArgBuilder, LinuxSeccompOperator, Process, Spec,
 };
 
 use crate::cgroup;
@@ -130,6 +132,7 @@ pub(crate) fn check_paths(spec: &Spec) -> Result<(), JobError> {
 ///   anyway.
 /// - Where the cgroup mount is read-only, the hierarchies of v1 become read-only paths:
 ///   libcontainer binds them writable.
+/// - Mask and value of `SCMP_CMP_MASKED_EQ` change places: libcontainer 0.7 takes one for the other.
 /// - `HOME` is set, to nothing that matters: libcontainer would look it up through whatever
 ///   library the container's nsswitch.conf names. Our executor sets the environment itself.
 pub(crate) fn write_normalized(dir: &Path, mut spec: Spec, cgroup: &Path) -> Result<(), JobError> {
@@ -143,6 +146,9 @@ pub(crate) fn write_normalized(dir: &Path, mut spec: Spec, cgroup: &Path) -> Res
     let mut closed = linux.readonly_paths().clone().unwrap_or_default();
     closed.extend(hierarchies_to_close(&spec)?);
     linux.set_readonly_paths(Some(closed));
+    if let Some(seccomp) = linux.seccomp_mut() {
+        exchange_masks(seccomp)?;
+    }
     spec.set_linux(Some(linux));
     if let Some(process) = spec.process_mut() {
         if process.capabilities().is_none() {
@@ -160,6 +166,33 @@ pub(crate) fn write_normalized(dir: &Path, mut spec: Spec, cgroup: &Path) -> Res
     let text = serde_json::to_vec(&spec)
         .map_err(|error| JobError::failed(format!("cannot write the spec as JSON: {error}")))?;
     fs::write(&path, text).doing(|| format!("write the spec {}", path.display()))
+}
+
+fn exchange_masks(seccomp: &mut LinuxSeccomp) -> Result<(), JobError> {
+    let mut rules = seccomp.syscalls().clone().unwrap_or_default();
+    for rule in &mut rules {
+        let args = rule.args().iter().flatten().map(with_mask_exchanged);
+        let args = args.collect::<Result<Vec<_>, _>>().map_err(|error| {
+            JobError::invalid(format!(
+                "linux.seccomp has a condition that is none: {error}"
+            ))
+        })?;
+        rule.set_args((!args.is_empty()).then_some(args));
+    }
+    seccomp.set_syscalls(Some(rules));
+    Ok(())
+}
+
+fn with_mask_exchanged(arg: &LinuxSeccompArg) -> Result<LinuxSeccompArg, OciSpecError> {
+    if arg.op() != LinuxSeccompOperator::ScmpCmpMaskedEq {
+        return Ok(*arg);
+    }
+    LinuxSeccompArgBuilder::default()
+        .index(arg.index())
+        .value(arg.value_two().unwrap_or(0))
+        .value_two(arg.value())
+        .op(arg.op())
+        .build()
 }
 
 /// Where the v1 hierarchies will be in the container, below a cgroup mount that is read-only.

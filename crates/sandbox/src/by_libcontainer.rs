@@ -1,4 +1,5 @@
 //! Makes a container's init with libcontainer, for what [`crate::init`] does not do itself.
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -10,7 +11,6 @@ use libcontainer::syscall::syscall::SyscallType;
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns};
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Process, Spec};
-use std::fs::File;
 
 use crate::cgroup::Cgroup;
 use crate::complaints::Complaints;

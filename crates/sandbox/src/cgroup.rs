@@ -20,7 +20,6 @@ mod stats;
 mod systemd;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -101,8 +100,7 @@ impl Cgroup {
     /// There is no such process, or no cgroup filesystem.
     pub fn of(pid: i32) -> Result<Self> {
         let path = PathBuf::from(format!("/proc/{pid}/cgroup"));
-        let text = fs::read(&path).map_err(Error::file("read", &path))?;
-        Self::at(&paths::parse_membership(&text))
+        Self::at(&paths::parse_membership(&files::read_bytes(&path)?))
     }
 
     /// The cgroup at these paths: hierarchy (empty for v2) to path, as in `/proc/PID/cgroup`.

@@ -7,6 +7,7 @@
 //!
 //! The crate knows nothing of ttrpc, tokio or WebAssembly.
 
+mod birth;
 mod bundle;
 mod by_libcontainer;
 pub mod cgroup;

@@ -4,12 +4,12 @@
 //! there is one for each controller or group of controllers, each a filesystem of its own.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::error::{Error, Result};
+use super::files;
 
 /// The controllers that decide who is in charge of a node: where v1 has one of them, v2 is at most
 /// a tree for systemd to track processes in ("hybrid"), or holds what nobody mounted as v1.
@@ -35,8 +35,7 @@ pub(super) fn mounts() -> Result<&'static [Mount]> {
         return Ok(mounts);
     }
     let path = Path::new("/proc/self/mountinfo");
-    let text = fs::read(path).map_err(Error::file("read", path))?;
-    let mut mounts = parse_mounts(&text);
+    let mut mounts = parse_mounts(&files::read_bytes(path)?);
     // One that is hidden below another mount is still listed, but its files are not there.
     mounts.retain(|mount| mount.point.join("cgroup.procs").exists());
     Ok(MOUNTS.get_or_init(|| mounts))

@@ -17,6 +17,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 
 use self::process::Inside;
+use crate::birth::Birthplace;
+use crate::cgroup::Cgroup;
 use crate::process::Pidfd;
 use crate::program::{Program, limits};
 use crate::workload::Workload;
@@ -25,7 +27,6 @@ use crate::{bundle, console, sys};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
-use nix::unistd::{ForkResult, fork};
 
 /// Where the way to report is kept while all else is closed.
 const OUTCOME: i32 = 3;
@@ -50,21 +51,23 @@ pub(crate) fn exec(job: Exec, report: &Report) -> Result<Done, JobError> {
         setns(&init.fd, CloneFlags::CLONE_NEWPID)
             .doing(|| format!("enter the pid namespace of process {}", init.pid))?;
     }
-    // SAFETY: a builder has one thread, so the child's memory is in no half-changed state.
-    let child = match unsafe { fork() }.doing(|| "fork")? {
-        ForkResult::Child => {
-            let inside = Inside {
-                stdio: job.stdio,
-                program,
-                init,
-                namespaces,
-                console: console_sender,
-            };
-            become_program(inside, outcome_writer)
-        }
-        ForkResult::Parent { child } => child.as_raw(),
+    let affinity = program.process.exec_cpu_affinity().as_ref();
+    limits::set_affinity(affinity.and_then(|it| it.initial().as_deref()))?;
+    let cgroup = Cgroup::of(init.pid)?;
+    let birthplace = Birthplace::in_cgroup(&cgroup)?;
+    let Some(child) = birthplace.clone_into(CloneFlags::empty())? else {
+        drop(outcome);
+        let inside = Inside {
+            stdio: job.stdio,
+            program,
+            init,
+            namespaces,
+            cgroup,
+            birthplace,
+            console: console_sender,
+        };
+        become_program(inside, outcome_writer)
     };
-    let child = Pidfd::open(child).doing(|| "open a pidfd for the process")?;
     drop(outcome_writer);
     drop(console_sender);
 

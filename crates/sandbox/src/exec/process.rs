@@ -4,6 +4,7 @@ use std::os::unix::net::UnixDatagram;
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::setsid;
 
+use crate::birth::Birthplace;
 use crate::cgroup::Cgroup;
 use crate::console;
 use crate::process::Pidfd;
@@ -16,6 +17,9 @@ pub(super) struct Inside {
     pub(super) program: Program,
     pub(super) init: Pidfd,
     pub(super) namespaces: CloneFlags,
+    /// Init's.
+    pub(super) cgroup: Cgroup,
+    pub(super) birthplace: Birthplace,
     pub(super) console: UnixDatagram,
 }
 
@@ -23,17 +27,9 @@ impl Inside {
     /// Joins cgroups and namespaces and sets up the standard streams. All descriptors that this
     /// took are closed when it returns.
     pub(super) fn enter(self) -> Result<Program, JobError> {
-        let affinity = self.program.process.exec_cpu_affinity().clone();
-        let (initial, last) = affinity.as_ref().map_or((None, None), |affinity| {
-            (
-                affinity.initial().as_deref(),
-                affinity.cpu_affinity_final().as_deref(),
-            )
-        });
-        limits::set_affinity(initial)?;
-        // Process 0 is this one, in whichever pid namespace.
-        Cgroup::of(self.init.pid)?.join(0)?;
-        limits::set_affinity(last)?;
+        self.birthplace.move_into(&self.cgroup)?;
+        let affinity = self.program.process.exec_cpu_affinity().as_ref();
+        limits::set_affinity(affinity.and_then(|it| it.cpu_affinity_final().as_deref()))?;
 
         self.join_namespaces()?;
         setsid().doing(|| "start a session")?;

@@ -11,8 +11,9 @@ use nix::sched::CloneFlags;
 use nix::unistd::{sethostname, setsid};
 use oci_spec::runtime::{Linux, LinuxPersonalityDomain, Process, Spec};
 
-use super::namespaces::{Wanted, new_cgroup_namespace};
+use super::namespaces::Wanted;
 use super::{READY, root};
+use crate::birth::Birthplace;
 use crate::cgroup::Cgroup;
 use crate::program::{Program, stdio};
 use crate::zygote::{Doing, JobError, Stdio};
@@ -27,7 +28,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) linux: &'a Linux,
     pub(super) rootfs: &'a Path,
     pub(super) cgroup: &'a Cgroup,
-    pub(super) is_in_cgroup: bool,
+    pub(super) birthplace: Birthplace,
     pub(super) wanted: Wanted,
     pub(super) loopback: bool,
     pub(super) stdio: Stdio,
@@ -86,13 +87,8 @@ impl Surroundings<'_> {
     /// Enters the container. All descriptors that this took are closed when it returns.
     fn enter(self, process: &Process) -> Result<(), JobError> {
         setsid().doing(|| "start a session")?;
-        if !self.is_in_cgroup {
-            // Process 0 is this one, in whichever pid namespace.
-            self.cgroup.join(0)?;
-        }
-        if self.wanted.new_cgroup {
-            new_cgroup_namespace().doing(|| "make a cgroup namespace")?;
-        }
+        self.birthplace.move_into(self.cgroup)?;
+        self.wanted.enter_cgroup_namespace()?;
         if self.wanted.new.contains(CloneFlags::CLONE_NEWUTS) {
             set_names(self.spec)?;
         }

@@ -2,7 +2,6 @@
 use std::fs::{self, File};
 use std::path::Path;
 
-use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use oci_spec::runtime::{Linux, LinuxNamespaceType};
 
@@ -15,7 +14,7 @@ pub(super) struct Wanted {
     /// New ones, those that are made by cloning; the cgroup namespace is not.
     pub(super) new: CloneFlags,
     /// Made when init is in its cgroup, which becomes its root.
-    pub(super) new_cgroup: bool,
+    new_cgroup: bool,
     new_time: bool,
     /// The names, as in `/proc/PID/ns`, of those that are not the node's.
     pub(super) not_the_nodes: Vec<&'static str>,
@@ -48,15 +47,29 @@ impl Wanted {
         Ok(wanted)
     }
 
-    /// Joins all that are to be joined, for this process and its children; the pid and the time
-    /// namespace only for its children.
+    /// Joins what is to be joined but the cgroup namespace, for this process and its children; the
+    /// pid and the time namespace only for its children.
     pub(super) fn join(&self, linux: &Linux) -> Result<(), JobError> {
-        for (kind, flag, namespace, path) in &self.join {
-            setns(namespace, *flag).doing(|| what(*kind, Path::new(path)))?;
-        }
+        self.join_those(|flag| flag != CloneFlags::CLONE_NEWCGROUP)?;
         if self.new_time {
             unshare(CLONE_NEWTIME).doing(|| "make a time namespace")?;
             set_clocks(linux)?;
+        }
+        Ok(())
+    }
+
+    /// Joins or makes the cgroup namespace. Once this process is in its cgroup: from within a cgroup
+    /// namespace no process is moved in that comes from outside ("nsdelegate", cgroup-v2.rst).
+    pub(super) fn enter_cgroup_namespace(&self) -> Result<(), JobError> {
+        if self.new_cgroup {
+            unshare(CloneFlags::CLONE_NEWCGROUP).doing(|| "make a cgroup namespace")?;
+        }
+        self.join_those(|flag| flag == CloneFlags::CLONE_NEWCGROUP)
+    }
+
+    fn join_those(&self, which: impl Fn(CloneFlags) -> bool) -> Result<(), JobError> {
+        for (kind, flag, namespace, path) in self.join.iter().filter(|it| which(it.1)) {
+            setns(namespace, *flag).doing(|| what(*kind, Path::new(path)))?;
         }
         Ok(())
     }
@@ -89,9 +102,4 @@ fn flag(kind: LinuxNamespaceType) -> (&'static str, CloneFlags) {
 
 fn what(kind: LinuxNamespaceType, path: &Path) -> String {
     format!("join the {kind} namespace {}", path.display())
-}
-
-/// In init, once it is in its cgroup.
-pub(super) fn new_cgroup_namespace() -> Result<(), Errno> {
-    unshare(CloneFlags::CLONE_NEWCGROUP)
 }
