@@ -111,6 +111,12 @@ impl Cri {
         let stopped = client.stop_pod_sandbox(request).await;
         stopped.map_err(said("StopPodSandbox"))?;
         let request = RemovePodSandboxRequest { pod_sandbox_id };
+        let removed = client.remove_pod_sandbox(request.clone()).await;
+        let Err(error) = removed.map_err(said("RemovePodSandbox")) else {
+            return Ok(());
+        };
+        // The kubelet tries again, too; but whoever measures should know.
+        log::warn!("{error}; trying again");
         let removed = client.remove_pod_sandbox(request).await;
         removed.map_err(said("RemovePodSandbox"))?;
         Ok(())

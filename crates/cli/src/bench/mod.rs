@@ -128,8 +128,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let limits = args.limits.as_deref().map(Limits::read).transpose()?;
-    let report = match &args.from {
-        Some(file) => read(file)?,
+    let (report, complete) = match &args.from {
+        Some(file) => (read(file)?, true),
         None => measure(args)?,
     };
     if let Some(file) = &args.json {
@@ -146,19 +146,20 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     let colours = wants_colour(stdout().is_terminal());
     write!(stdout().lock(), "{}", table::text(&report, colours))?;
-    let verdict = limits.map(|limits| limits.judge(&report)).transpose()?;
-    let Some(verdict) = verdict else {
-        return Ok(ExitCode::SUCCESS);
-    };
-    write!(stdout().lock(), "\nLIMITS\n{}", verdict.text)?;
-    Ok(if verdict.kept {
+    let mut kept = true;
+    if let Some(limits) = limits.filter(|_| complete) {
+        let verdict = limits.judge(&report)?;
+        write!(stdout().lock(), "\nLIMITS\n{}", verdict.text)?;
+        kept = verdict.kept;
+    }
+    Ok(if complete && kept {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
 }
 
-fn measure(args: &Args) -> Result<Report> {
+fn measure(args: &Args) -> Result<(Report, bool)> {
     ensure!(
         geteuid().is_root(),
         "husk bench makes cgroups, mounts and containers: run it as root"

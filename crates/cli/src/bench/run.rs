@@ -18,6 +18,7 @@ use super::maker::Maker;
 use super::measure::Measure;
 use super::report::{Described, Measured, Report};
 use super::turns::Rounds;
+use crate::messages;
 
 /// What the floor is called in the results.
 const FLOOR: &str = "floor";
@@ -37,8 +38,9 @@ struct Run<'a> {
     interrupted: watch::Receiver<bool>,
 }
 
-/// Measures what is asked for. Each measure clears away what it left, however it ended.
-pub(crate) async fn all(args: &Args) -> Result<Report> {
+/// Measures what is asked for, and says whether all of it could be. Each measure clears away what
+/// it left, however it ended.
+pub(crate) async fn all(args: &Args) -> Result<(Report, bool)> {
     let machine = Machine::here();
     let candidates = if args.candidates.is_empty() {
         Candidate::found()
@@ -67,17 +69,28 @@ pub(crate) async fn all(args: &Args) -> Result<Report> {
             what: version,
         });
     }
-    let mut measured = Vec::new();
+    let (mut measured, mut complete) = (Vec::new(), true);
     for measure in measures {
-        measured.extend(run.measure(measure).await?);
+        match run.measure(measure).await {
+            Ok(more) => measured.extend(more),
+            // What was measured until now may have taken long: it is not lost.
+            Err(error) => {
+                messages::error(&error);
+                complete = false;
+            }
+        }
+        if *run.interrupted.borrow() {
+            break;
+        }
     }
-    Ok(Report {
+    let report = Report {
         machine,
         candidates: described,
         baseline,
         warmups: args.warmups.into(),
         measures: measured,
-    })
+    };
+    Ok((report, complete))
 }
 
 impl Run<'_> {
