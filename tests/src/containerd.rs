@@ -413,6 +413,12 @@ fn link_configurations(lab: &Lab, dir: &Path) {
         symlink(&shim, links.join(format!("containerd-shim-husk-{name}-v2"))).unwrap();
         fs::copy(path, format!("/etc/husk/{name}.toml")).unwrap();
     }
+    // Where those configurations name the plugins that `plugins/build` makes.
+    let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/target/components");
+    let link = Path::new("/etc/husk/plugins");
+    if !link.is_symlink() {
+        symlink(plugins, link).unwrap();
+    }
 }
 
 /// A network of point-to-point links, which needs no firewall and no bridge; for measuring one that

@@ -55,6 +55,7 @@ mod pod_shares_namespaces;
 mod pod_sysctls_and_hostname;
 mod pod_target_pid;
 mod policies;
+mod policies_of_pods;
 mod protocol;
 mod run_and_exit;
 mod sandbox_api;

@@ -6,7 +6,7 @@ use husk_tests::containerd::Containerd;
 use husk_tests::ctr::{Container, unique};
 
 /// A plugin that `plugins/build` has built.
-fn plugin(name: &str) -> PathBuf {
+pub(crate) fn plugin(name: &str) -> PathBuf {
     let components = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/target/components");
     let path = components.join(format!("{name}.wasm"));
     assert!(
@@ -49,7 +49,7 @@ fn refused(container: &Container<'_>, words: &[&str]) {
 }
 
 /// The component, made another one by a section that says nothing.
-fn never_seen(name: &str, dir: &Path) -> PathBuf {
+pub(crate) fn never_seen(name: &str, dir: &Path) -> PathBuf {
     let mut component = fs::read(plugin(name)).unwrap();
     let words = unique("never-seen");
     let length = u8::try_from(words.len()).unwrap();

@@ -3,7 +3,7 @@
 //! Deserializing machine code is as dangerous as running it. An entry of the cache is trusted because
 //! nobody but the shim's own user can have written it: that is checked on the open files, each time.
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -23,6 +23,9 @@ const BUILD: &str = concat!("husk-", env!("CARGO_PKG_VERSION"), "-wasmtime-48.0.
 
 /// The largest component that is read, in bytes: SpiderMonkey's is 12 MB, Python's 18 MB.
 const COMPONENT: u64 = 256 * 1024 * 1024;
+
+/// How much of a component is read at once, in bytes.
+const PART: usize = 64 * 1024;
 
 /// The machine code of plugins, by digest.
 #[derive(Clone, Debug)]
@@ -99,21 +102,54 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 /// # Errors
 /// It cannot be read, is larger than 256 MiB, or is not the one that was expected.
 pub fn read(path: &Path, expected: Option<&str>) -> Result<(Vec<u8>, String), ArtifactError> {
+    let mut bytes = Vec::new();
+    let digest = read_in_parts(path, expected, |part| bytes.extend_from_slice(part))?;
+    Ok((bytes, digest))
+}
+
+/// A component's sha256, checked against the configuration's, if that says one. The component is
+/// never in memory as a whole.
+///
+/// It is read each time. Remembering the digest of a file by its size and times would save a shim
+/// 10 ms for the largest guests, and would take a file for the one it was before if somebody had
+/// written to it through a mapping, or within one tick of the file system's clock.
+///
+/// # Errors
+/// See [`read`].
+pub fn digest(path: &Path, expected: Option<&str>) -> Result<String, ArtifactError> {
+    read_in_parts(path, expected, |_| ())
+}
+
+fn read_in_parts(
+    path: &Path,
+    expected: Option<&str>,
+    mut take: impl FnMut(&[u8]),
+) -> Result<String, ArtifactError> {
     let io_error = |source| ArtifactError::Io {
         doing: "reading the plugin",
         path: path.to_owned(),
         source,
     };
-    let size = fs::metadata(path).map_err(io_error)?.len();
+    let file = File::open(path).map_err(io_error)?;
+    let size = file.metadata().map_err(io_error)?.len();
     if size > COMPONENT {
         let problem = format!("it has {size} bytes, more than {COMPONENT}");
-        return Err(io_error(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            problem,
-        )));
+        let kind = io::ErrorKind::FileTooLarge;
+        return Err(io_error(io::Error::new(kind, problem)));
     }
-    let bytes = fs::read(path).map_err(io_error)?;
-    let found = hex(&Sha256::digest(&bytes));
+    // It may grow meanwhile.
+    let mut file = file.take(COMPONENT);
+    let mut hash = Sha256::new();
+    let mut part = vec![0; PART];
+    loop {
+        let length = file.read(&mut part).map_err(io_error)?;
+        let Some(read) = part.get(..length).filter(|read| !read.is_empty()) else {
+            break;
+        };
+        hash.update(read);
+        take(read);
+    }
+    let found = hex(&hash.finalize());
     match expected {
         Some(expected) if !expected.eq_ignore_ascii_case(&found) => {
             Err(ArtifactError::WrongDigest {
@@ -122,7 +158,7 @@ pub fn read(path: &Path, expected: Option<&str>) -> Result<(Vec<u8>, String), Ar
                 expected: expected.to_owned(),
             })
         }
-        _ => Ok((bytes, found)),
+        _ => Ok(found),
     }
 }
 

@@ -4,13 +4,15 @@
 //! later pods only. Machine code comes from the cache; what is not there yet is compiled once for
 //! the node by a confined run of `husk policy compile`, because no compiler is linked into the shim.
 mod compiler;
+mod lines;
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use husk_plugin_host::artifact::{self, Cache};
 use husk_plugin_host::{Chain, Decision, Host, Outcome, Plugin, Settings, seccomp_profiles};
@@ -21,6 +23,9 @@ use oci_spec::runtime::LinuxSeccomp;
 use crate::failure::Failure;
 use crate::pod::children::Children;
 use crate::pod::clean::in_background;
+use crate::pod::lock;
+
+use lines::Lines;
 
 /// The file in a pod's directory that holds its audit record: one JSON line for each decision.
 const AUDIT: &str = "audit.jsonl";
@@ -29,6 +34,7 @@ const AUDIT: &str = "audit.jsonl";
 pub(crate) struct Plugins {
     pub(crate) chain: Arc<Chain>,
     audit: PathBuf,
+    lines: Mutex<Lines>,
 }
 
 impl Plugins {
@@ -54,6 +60,7 @@ impl Plugins {
         let mut plugins = Self {
             chain: Arc::default(),
             audit: dir.join(AUDIT),
+            lines: Mutex::new(Lines::new(Instant::now())),
         };
         plugins.chain = Arc::new(plugins.settle(pod, Chain::of(loaded))?);
         Ok(Some(plugins))
@@ -62,7 +69,13 @@ impl Plugins {
     /// Logs what the plugins logged and adds their decisions to the audit record; gives the result.
     pub(crate) fn settle<T>(&self, pod: &str, outcome: Outcome<T>) -> Result<T, Failure> {
         for (plugin, level, line) in &outcome.log {
-            log!(log_level(*level), "plugin {plugin}, pod {pod}: {line}");
+            let (admitted, dropped) = lock(&self.lines).admit(Instant::now());
+            if dropped > 0 {
+                warn!("plugins of pod {pod}: {dropped} lines dropped: they write too many");
+            }
+            if admitted {
+                log!(log_level(*level), "plugin {plugin}, pod {pod}: {line}");
+            }
         }
         if let Err(error) = self.append(&outcome.decisions) {
             warn!(
@@ -101,8 +114,8 @@ async fn load(
     children: &Arc<Children>,
 ) -> Result<Plugin, String> {
     let (path, expected) = (config.path.clone(), config.sha256.clone());
-    let read = move || artifact::read(&path, expected.as_deref()).map_err(io::Error::other);
-    let (_, digest) = in_background(read)
+    let read = move || artifact::digest(&path, expected.as_deref()).map_err(io::Error::other);
+    let digest = in_background(read)
         .await
         .map_err(|error| error.to_string())?;
     let cache = Cache::new(artifact::DIR);

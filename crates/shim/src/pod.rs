@@ -12,6 +12,7 @@ mod effect;
 mod exec;
 pub(crate) mod jobs;
 mod namespaces;
+mod order;
 mod perform;
 mod policy;
 mod publish;
@@ -40,6 +41,7 @@ use self::children::Children;
 use self::container::{Container, Process};
 use self::jobs::Jobs;
 use self::namespaces::Sandbox;
+use self::order::Order;
 use self::policy::Facts;
 pub(crate) use self::sandbox::NewSandbox;
 use self::state::{Effect, Event, ProcessId, Reply, Request, State, Token};
@@ -71,6 +73,8 @@ pub(crate) struct Pod {
     facts: Mutex<Facts>,
     /// The handler's plugins, once the sandbox is made.
     plugins: OnceCell<Option<Plugins>>,
+    /// In which the plugins are told what has happened.
+    order: Arc<Order>,
     /// What to make the sandbox from, until it is made.
     new_sandbox: Mutex<Option<NewSandbox>>,
     /// Held while a shared namespace is made, so that none is made twice.
@@ -116,6 +120,7 @@ pub(crate) fn services(context: Context) -> io::Result<Services> {
         sandbox: Mutex::default(),
         facts: Mutex::default(),
         plugins: OnceCell::new(),
+        order: Arc::default(),
         new_sandbox: Mutex::default(),
         sharing: tokio::sync::Mutex::default(),
     });

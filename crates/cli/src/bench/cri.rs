@@ -9,9 +9,10 @@ use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use k8s_cri::v1::{
     ContainerConfig, ContainerMetadata, CreateContainerRequest, ExecSyncRequest, ImageSpec,
     LinuxContainerConfig, LinuxContainerSecurityContext, LinuxPodSandboxConfig,
-    LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption, PodSandboxConfig,
-    PodSandboxMetadata, RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest,
-    StartContainerRequest, StopContainerRequest, StopPodSandboxRequest, VersionRequest,
+    LinuxSandboxSecurityContext, ListPodSandboxRequest, NamespaceMode, NamespaceOption, PodSandbox,
+    PodSandboxConfig, PodSandboxMetadata, RemoveContainerRequest, RemovePodSandboxRequest,
+    RunPodSandboxRequest, StartContainerRequest, StopContainerRequest, StopPodSandboxRequest,
+    VersionRequest,
 };
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -117,6 +118,36 @@ impl Cri {
             "{} {}",
             answer.runtime_name, answer.runtime_version
         ))
+    }
+
+    /// Stops and removes all pods whose names begin so.
+    pub(crate) async fn remove_pods(&self, prefix: &str) -> Result<()> {
+        let mut client = self.client.clone();
+        let answer = client
+            .list_pod_sandbox(ListPodSandboxRequest::default())
+            .await;
+        let pods = answer.map_err(said("ListPodSandbox"))?.into_inner().items;
+        let ours = |pod: &PodSandbox| {
+            let metadata = pod.metadata.as_ref();
+            metadata.is_some_and(|metadata| metadata.name.starts_with(prefix))
+        };
+        for pod in pods.into_iter().filter(ours) {
+            self.remove_pod(pod.id).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_pod(&self, pod_sandbox_id: String) -> Result<()> {
+        let mut client = self.client.clone();
+        let request = StopPodSandboxRequest {
+            pod_sandbox_id: pod_sandbox_id.clone(),
+        };
+        let stopped = client.stop_pod_sandbox(request).await;
+        stopped.map_err(said("StopPodSandbox"))?;
+        let request = RemovePodSandboxRequest { pod_sandbox_id };
+        let removed = client.remove_pod_sandbox(request).await;
+        removed.map_err(said("RemovePodSandbox"))?;
+        Ok(())
     }
 
     /// A pod of this handler that is not yet made; its cgroup is below `parent`.
@@ -236,35 +267,18 @@ impl CriPod {
     /// Stops and removes the container and the pod.
     pub(crate) async fn end(&self) -> Result<()> {
         let mut client = self.cri.client.clone();
-        let (container_id, pod_sandbox_id) = (self.container.clone(), self.id.clone());
-        if !container_id.is_empty() {
-            let request = StopContainerRequest {
-                container_id: container_id.clone(),
-                timeout: 0,
-            };
-            client
-                .stop_container(request)
-                .await
-                .map_err(said("StopContainer"))?;
-            let removed = client
-                .remove_container(RemoveContainerRequest { container_id })
-                .await;
-            removed.map_err(said("RemoveContainer"))?;
-        }
-        if !pod_sandbox_id.is_empty() {
-            let request = StopPodSandboxRequest {
-                pod_sandbox_id: pod_sandbox_id.clone(),
-            };
-            client
-                .stop_pod_sandbox(request)
-                .await
-                .map_err(said("StopPodSandbox"))?;
-            let removed = client
-                .remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id })
-                .await;
-            removed.map_err(said("RemovePodSandbox"))?;
-        }
-        Ok(())
+        let request = StopContainerRequest {
+            container_id: self.container.clone(),
+            timeout: 0,
+        };
+        let stopped = client.stop_container(request).await;
+        stopped.map_err(said("StopContainer"))?;
+        let request = RemoveContainerRequest {
+            container_id: self.container.clone(),
+        };
+        let removed = client.remove_container(request).await;
+        removed.map_err(said("RemoveContainer"))?;
+        self.cri.remove_pod(self.id.clone()).await
     }
 }
 

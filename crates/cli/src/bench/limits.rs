@@ -18,6 +18,9 @@ use super::stats::Quantity;
 pub(crate) struct Limits {
     /// How much worse than stored is still well: 0.3 is 30 %.
     margin: f64,
+    /// The version of cgroups that it was stored with, `v1` or `v2`. With the other, runtimes have
+    /// other work to do: the ratios are shown there, and break nothing.
+    cgroups: String,
     #[serde(rename = "limit")]
     limits: Vec<Limit>,
 }
@@ -63,6 +66,15 @@ impl Limits {
             text: String::new(),
             kept: true,
         };
+        let applies = self.cgroups == report.machine.cgroups;
+        if !applies {
+            // Writing to a string does not fail.
+            let _ = writeln!(
+                verdict.text,
+                "stored with cgroup {}, measured with {}: nothing is judged",
+                self.cgroups, report.machine.cgroups
+            );
+        }
         for limit in &self.limits {
             let Limit {
                 measure, of, to, ..
@@ -75,8 +87,7 @@ impl Limits {
             })?;
             let most = limit.ratio * (1.0 + self.margin);
             let kept = ratio <= most;
-            verdict.kept &= kept;
-            // Writing to a string does not fail.
+            verdict.kept &= kept || !applies;
             let _ = writeln!(
                 verdict.text,
                 "{} {measure}: {} of {of} is {ratio:.3} of {to}'s, stored {:.3}, at most {most:.3}",
@@ -96,7 +107,7 @@ mod tests {
 
     fn limits(ratio: f64) -> Limits {
         let text = format!(
-            "margin = 0.3\n[[limit]]\nmeasure = \"life\"\nquantity = \"cpu-ms\"\nof = \"husk\"\n\
+            "margin = 0.3\ncgroups = \"v1\"\n[[limit]]\nmeasure = \"life\"\nquantity = \"cpu-ms\"\nof = \"husk\"\n\
              to = \"runc\"\nratio = {ratio}\n"
         );
         toml::from_str(&text).unwrap()
@@ -104,11 +115,19 @@ mod tests {
 
     #[test]
     fn worse_by_more_than_the_margin_breaks_a_limit() {
-        let report = of_life(&[("husk", 5.0), ("runc", 10.0)]);
+        let mut report = of_life(&[("husk", 5.0), ("runc", 10.0)]);
+        report.machine.cgroups = "v1".into();
         for (stored, kept) in [(0.5, true), (0.39, true), (0.38, false), (0.9, true)] {
             let verdict = limits(stored).judge(&report).unwrap();
             assert_eq!(verdict.kept, kept, "{}", verdict.text);
         }
+        report.machine.cgroups = "v2".into();
+        let verdict = limits(0.1).judge(&report).unwrap();
+        assert!(
+            verdict.kept && verdict.text.contains("nothing is judged"),
+            "{}",
+            verdict.text
+        );
     }
 
     #[test]

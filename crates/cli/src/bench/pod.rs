@@ -292,8 +292,15 @@ impl Pod<'_> {
             self.kill(&id).await?;
             self.maker.bed.remove_bundle(&id)?;
         }
-        self.end_sandbox().await?;
-        self.maker.forget(&self.id)
+        let shim = self.process().await;
+        if self.maker.api {
+            self.shim.sandbox().stop(&self.id).await?;
+            self.shim.sandbox().shutdown(&self.id).await?;
+        } else {
+            self.kill(&self.id).await?;
+            self.task().shutdown(&self.id).await?;
+        }
+        self.let_go(shim).await
     }
 
     async fn kill(&self, id: &str) -> Result<()> {
@@ -304,24 +311,11 @@ impl Pod<'_> {
         Ok(())
     }
 
-    async fn end_sandbox(&self) -> Result<()> {
-        let shim = self.process().await;
-        if self.maker.api {
-            self.shim.sandbox().stop(&self.id).await?;
-            self.shim.sandbox().shutdown(&self.id).await?;
-        } else {
-            self.kill(&self.id).await?;
-            self.task().shutdown(&self.id).await?;
-        }
-        self.gone(shim).await
-    }
-
     /// Ends a shim that has neither sandbox nor container.
     pub(crate) async fn end_unused(self) -> Result<()> {
         let shim = self.process().await;
         self.task().shutdown(&self.id).await?;
-        self.gone(shim).await?;
-        self.maker.forget(&self.id)
+        self.let_go(shim).await
     }
 
     /// The shim's process, told from a later one of the same pid.
@@ -330,17 +324,25 @@ impl Pod<'_> {
         process::by_pid(i32::try_from(answer.shim_pid).ok()?)
     }
 
-    async fn gone(&self, shim: Option<Process>) -> Result<()> {
+    /// Closes the connection, as containerd does, and waits until the shim is gone.
+    async fn let_go(self, shim: Option<Process>) -> Result<()> {
         let socket = PathBuf::from(self.shim.address().trim_start_matches("unix://"));
+        let Self {
+            maker,
+            id,
+            shim: connection,
+            ..
+        } = self;
+        drop(connection);
         let deadline = Instant::now() + ENDING;
         while socket.exists() || shim.is_some_and(process::is_alive) {
             ensure!(
                 Instant::now() < deadline,
                 "the shim of {} did not exit after Shutdown",
-                self.maker.candidate.name
+                maker.candidate.name
             );
             tokio::time::sleep(LOOK).await;
         }
-        Ok(())
+        maker.forget(&id)
     }
 }

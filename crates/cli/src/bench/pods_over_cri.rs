@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::try_join_all;
 use husk_engine::account::{Account, settled};
 
 use super::cri::{Cri, CriPod, Handler, Network};
@@ -36,13 +36,9 @@ impl Kubelet {
         let mut pod = self.pod(network)?;
         let before = self.used().await?;
         let begun = Instant::now();
-        let lived = async {
-            pod.run(&self.handler).await?;
-            pod.exec().await
-        };
-        let lived = lived.await;
+        pod.run(&self.handler).await?;
+        pod.exec().await?;
         pod.end().await?;
-        lived?;
         let wall = begun.elapsed();
         Ok(times(wall, self.used().await?.saturating_sub(before)))
     }
@@ -55,13 +51,10 @@ impl Kubelet {
         let before = self.used().await?;
         let begun = Instant::now();
         let handler = &self.handler;
-        let made = try_join_all(pods.iter_mut().map(|pod| pod.run(handler))).await;
+        try_join_all(pods.iter_mut().map(|pod| pod.run(handler))).await?;
         let wall = begun.elapsed();
         let used = self.used().await?.saturating_sub(before);
-        for ended in join_all(pods.iter().map(CriPod::end)).await {
-            ended?;
-        }
-        made?;
+        try_join_all(pods.iter().map(CriPod::end)).await?;
         let each = u32::try_from(count).context("too many pods")?.max(1);
         Ok(times(wall, used / each))
     }
@@ -80,8 +73,9 @@ impl Kubelet {
         Ok(settled(&cgroups).await?)
     }
 
-    /// Clears away what a failed measure left.
+    /// Clears away what is left after a measure; nothing, unless it failed.
     pub(crate) async fn clear(self) -> Result<()> {
+        self.cri.remove_pods(&super::bed::tag()).await?;
         Ok(self.account.remove().await?)
     }
 }

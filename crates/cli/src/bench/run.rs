@@ -366,7 +366,11 @@ impl Run<'_> {
             let kubelet = Kubelet::new(cri.clone(), handler.clone(), account, logs);
             kubelets.push((handler.name.clone(), kubelet));
         }
-        let done = body(&mut kubelets).await;
+        let mut interrupted = self.interrupted.clone();
+        let done = tokio::select! {
+            done = body(&mut kubelets) => done,
+            _ = interrupted.wait_for(|interrupted| *interrupted) => Err(anyhow!("interrupted")),
+        };
         for (name, kubelet) in kubelets {
             let cleared = kubelet.clear().await;
             cleared.with_context(|| format!("clear away what {name} left"))?;

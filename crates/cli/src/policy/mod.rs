@@ -1,8 +1,10 @@
 //! `husk policy`: the workbench of a plugin's author.
 mod bench;
+mod build;
 mod check;
 mod compile;
 mod describe;
+mod new;
 mod test;
 
 use std::fmt::Display;
@@ -17,7 +19,7 @@ use clap::Subcommand;
 use husk_plugin_host::{Host, Plugin, Settings, artifact};
 use husk_scope::config::{self, Mode, OnError};
 
-/// Checks, tests, measures and compiles plugins.
+/// Makes, builds, checks, tests, measures and compiles plugins.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -26,6 +28,10 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Make a project for a plugin
+    New(new::Args),
+    /// Build a project to a component
+    Build(build::Args),
     /// Say whether a component is a plugin, and what is wrong if it is not
     Check(check::Args),
     /// Show what a component exports and imports
@@ -41,6 +47,8 @@ enum Command {
 /// Runs `husk policy`.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match &args.command {
+        Command::New(args) => new::run(args),
+        Command::Build(args) => build::run(args),
         Command::Check(args) => check::run(args),
         Command::Inspect(args) => describe::run(args),
         Command::Test(args) => test::run(args),

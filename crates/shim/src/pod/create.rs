@@ -41,8 +41,8 @@ async fn try_make(pod: &Arc<Pod>, container: &Arc<Container>) -> Result<Made, Fa
     let mut bundle = Bundle::load(&container.bundle)?;
     pod.learn(&bundle, &container.id);
     let requested = asked(pod, container, &bundle)?;
-    admit_sandbox(pod, container, &bundle, &requested).await?;
-    let plan = plan(pod, container, &bundle, &requested).await?;
+    let sandbox = admit_sandbox(pod, container, &bundle, &requested).await?;
+    let plan = plan(pod, container, &bundle, &requested, sandbox.as_ref()).await?;
     if !bundle.is_sandbox() {
         pod.edited_by_plugins(container, &mut bundle, &requested)
             .await?;
@@ -51,6 +51,11 @@ async fn try_make(pod: &Arc<Pod>, container: &Arc<Container>) -> Result<Made, Fa
     record(pod, container, &bundle, &known);
     if bundle.is_sandbox() {
         pod.make_early().await?;
+        let cgroup = sandbox.as_ref().map(|plan| &plan.get(Kind::Cgroup).scope);
+        if cgroup == Some(&Scope::Pod) {
+            // The pause container's own would show its own cgroup, not the pod's.
+            pod.make_shared(&[(Kind::Cgroup, Scope::Pod)]).await?;
+        }
     }
     pod.make_missing(&known.plan).await?;
     edit(pod, container, &mut bundle, &known)?;
@@ -93,15 +98,16 @@ fn asked(pod: &Pod, container: &Container, bundle: &Bundle) -> Result<Scopes, Fa
     })
 }
 
-/// Without the Sandbox API the pod's first container is the sandbox, or brings it along.
+/// Without the Sandbox API the pod's first container is the sandbox, or brings it along. The answer
+/// is what the plugins made of the sandbox, for the pause container that is it.
 async fn admit_sandbox(
     pod: &Pod,
     container: &Container,
     bundle: &Bundle,
     requested: &Scopes,
-) -> Result<(), Failure> {
+) -> Result<Option<Plan>, Failure> {
     if lock(&pod.record).sandbox_api || !(bundle.is_sandbox() || container.id == pod.id) {
-        return Ok(());
+        return Ok(None);
     }
     let mut scopes = Scopes::all(&Scope::Pod);
     for (kind, scope) in requested.iter().filter(|(_, scope)| **scope == Scope::Node) {
@@ -110,20 +116,41 @@ async fn admit_sandbox(
     scopes[Kind::Mount] = Scope::Container;
     let annotations = bundle.spec.annotations().iter().flatten();
     let facts = Facts {
-        requested: Some(scopes.clone()),
+        requested: Some(scopes),
         labels: BTreeMap::new(),
         annotations: annotations
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect(),
     };
-    if pod.admit_sandbox(facts).await? == Some(scopes) {
-        return Ok(());
+    let plan = pod.admit_sandbox(facts).await?;
+    let changed = plan
+        .iter()
+        .flat_map(Plan::iter)
+        .find(|(_, planned)| planned.is_changed());
+    match changed {
+        Some((kind, planned)) if !bundle.is_sandbox() => Err(Failure::invalid(format!(
+            "{} wants {kind} to be {} for the sandbox of pod {}, which its first container brings \
+             along as it is: let the plugin scope the container, or run the pod over CRI",
+            planned.by, planned.scope, pod.id
+        ))),
+        _ => Ok(plan),
     }
-    Err(Failure::invalid(format!(
-        "a policy changes the scopes of the sandbox of pod {}, which its first container brings \
-         along as it is; use a runtime handler with sandboxer = \"shim\"",
-        pod.id
-    )))
+}
+
+/// What the sandbox's plan means for the pause container: what the sandbox has, is its own.
+fn assigned_to_pause(sandbox: &Plan) -> Vec<Assignment> {
+    sandbox
+        .iter()
+        .filter(|(kind, planned)| planned.is_changed() && *kind != Kind::Cgroup)
+        .map(|(kind, planned)| Assignment {
+            kind,
+            scope: match planned.scope {
+                Scope::Pod => Scope::Container,
+                _ => planned.scope.clone(),
+            },
+            by: planned.by.clone(),
+        })
+        .collect()
 }
 
 /// Decides whose namespaces the container gets.
@@ -132,11 +159,14 @@ async fn plan(
     container: &Container,
     bundle: &Bundle,
     requested: &Scopes,
+    sandbox: Option<&Plan>,
 ) -> Result<Plan, Failure> {
     let config = pod.config()?;
     let plan = if bundle.is_sandbox() {
-        // The pause container is the sandbox, and stays as requested.
-        Plan::new(requested, &[], &config.ceiling)
+        // The configuration's scopes are for containers: the pause container is the sandbox.
+        let assigned = sandbox.map(assigned_to_pause).unwrap_or_default();
+        Plan::new(requested, &assigned, &config.ceiling)
+            .map(|plan| plan.with_offsets(config.offsets))
     } else {
         let name = bundle.name(&container.id);
         let by_plugins = pod

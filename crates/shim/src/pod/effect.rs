@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::container::Container;
 use super::state::{Action, Effect, Event, ProcessId, Reply, Token, finished};
-use super::{Life, Pod, create, exec, now_ms, sandbox};
+use super::{Life, Pod, create, exec, lock, now_ms, sandbox};
 use crate::failure::Failure;
 
 impl Pod {
@@ -200,6 +200,10 @@ impl Pod {
             if let Err(error) = sandbox::undo(&pod).await {
                 warn!("pod {} leaves something behind: {error}", pod.id);
             }
+            if !lock(&pod.record).sandbox_api {
+                pod.tell_plugins_of_sandbox(Question::SandboxStopped).await;
+            }
+            pod.plugins_are_told().await;
             pod.jobs.close().await;
             pod.publisher.flush(LAST_EVENTS).await;
             for answer in answers {

@@ -5,11 +5,12 @@ use std::sync::atomic::Ordering;
 
 use husk_plugin_host::subject::{self, Question};
 use husk_plugin_host::{Chain, Outcome, decide};
-use husk_scope::{Assignment, Scope, Scopes};
+use husk_scope::{Assignment, Plan, Scope, Scopes};
 use oci_spec::runtime::{LinuxResources, Process as OciProcess, Spec};
 use tokio::task::spawn_blocking;
 
 use super::container::Container;
+use super::order::Turn;
 use super::spec::Bundle;
 use super::state::{Exit, Published};
 use super::{Pod, lock};
@@ -66,7 +67,17 @@ impl Pod {
         })
     }
 
-    /// Puts a question to the plugins, off the thread that serves the other containers.
+    /// Puts a question to the plugins, once they have been told all that happened before.
+    async fn ask_plugins<T: Send + 'static>(
+        &self,
+        plugins: &Plugins,
+        ask: impl FnOnce(&Chain) -> Outcome<T> + Send + 'static,
+    ) -> Result<T, Failure> {
+        self.order.settled().await;
+        self.put(plugins, ask).await
+    }
+
+    /// Calls the plugins off the thread that serves the other containers.
     async fn put<T: Send + 'static>(
         &self,
         plugins: &Plugins,
@@ -81,26 +92,28 @@ impl Pod {
     }
 
     /// Before anything of the pod exists: may the sandbox be made, and with which scopes?
-    pub(super) async fn admit_sandbox(&self, facts: Facts) -> Result<Option<Scopes>, Failure> {
+    ///
+    /// The answer is the plan of a sandbox that some plugin was asked about.
+    pub(super) async fn admit_sandbox(&self, facts: Facts) -> Result<Option<Plan>, Failure> {
         let requested = facts.requested.clone();
         *lock(&self.facts) = facts;
         let Some(plugins) = self.plugins().await? else {
-            return Ok(requested);
+            return Ok(None);
         };
         let pod = self.subject();
         let asked = Arc::clone(&pod);
-        self.put(plugins, move |chain| {
+        self.ask_plugins(plugins, move |chain| {
             chain.notify(&asked, &Question::SandboxStarting)
         })
         .await?;
         let assigned = self
-            .put(plugins, move |chain| chain.scopes(&pod, None))
+            .ask_plugins(plugins, move |chain| chain.scopes(&pod, None))
             .await?;
         let Some(requested) = requested else {
             return Ok(None);
         };
         decide::sandbox_plan(self.config()?, &requested, &assigned)
-            .map(|plan| Some(plan.scopes()))
+            .map(Some)
             .map_err(|error| Failure::invalid(format!("the sandbox of pod {}: {error}", self.id)))
     }
 
@@ -115,7 +128,7 @@ impl Pod {
             return Ok(Vec::new());
         };
         let (pod, subject) = (self.subject(), subject_of(container, bundle, requested));
-        self.put(plugins, move |chain| chain.scopes(&pod, Some(&subject)))
+        self.ask_plugins(plugins, move |chain| chain.scopes(&pod, Some(&subject)))
             .await
     }
 
@@ -132,7 +145,7 @@ impl Pod {
         let (pod, mut subject) = (self.subject(), subject_of(container, bundle, requested));
         let asked = subject.clone();
         let spec = self
-            .put(plugins, move |chain| chain.container_creating(&pod, &asked))
+            .ask_plugins(plugins, move |chain| chain.container_creating(&pod, &asked))
             .await?;
         bundle.spec = Spec::clone(&spec);
         subject.spec = spec;
@@ -148,6 +161,7 @@ impl Pod {
         process: &OciProcess,
     ) -> Result<(), Failure> {
         let process = process.clone();
+        self.order.settled().await;
         self.about(container, move |pod, chain, subject| {
             chain.notify(pod, &Question::ExecStarting(subject, &process))
         })
@@ -161,6 +175,7 @@ impl Pod {
         resources: &LinuxResources,
     ) -> Result<(), Failure> {
         let resources = resources.clone();
+        self.order.settled().await;
         self.about(container, move |pod, chain, subject| {
             chain.notify(pod, &Question::ResourcesUpdating(subject, &resources))
         })
@@ -186,7 +201,13 @@ impl Pod {
 
     /// Tells the plugins what has happened to the sandbox. What they answer changes nothing.
     pub(super) async fn tell_plugins_of_sandbox(&self, question: Question<'static>) {
-        if let Ok(Some(plugins)) = self.plugins().await {
+        self.tell_of_sandbox(self.order.note(), question).await;
+    }
+
+    async fn tell_of_sandbox(&self, turn: Turn, question: Question<'static>) {
+        turn.comes().await;
+        // Those that were never loaded have never heard of the sandbox.
+        if let Some(Some(plugins)) = self.plugins.get() {
             let pod = self.subject();
             // What went wrong is in the log and in the audit record.
             let _ = self
@@ -195,9 +216,23 @@ impl Pod {
         }
     }
 
+    /// Waits until the plugins have been told all that has happened.
+    pub(super) async fn plugins_are_told(&self) {
+        self.order.settled().await;
+    }
+
     /// Tells the plugins what containerd is told.
     pub(super) fn tell_plugins_of(self: &Arc<Self>, event: &Published) {
         match event {
+            // Without the Sandbox API the sandbox comes with the pod's first container.
+            Published::Created { container, .. }
+                if *container == self.id && !lock(&self.record).sandbox_api =>
+            {
+                let (pod, turn) = (Arc::clone(self), self.order.note());
+                tokio::spawn(async move {
+                    pod.tell_of_sandbox(turn, Question::SandboxStarted).await;
+                });
+            }
             Published::Started { container, .. } => self.tell_plugins(container, Happened::Started),
             Published::OutOfMemory(container) => {
                 if let Some(found) = self.container(container) {
@@ -218,8 +253,9 @@ impl Pod {
         let Some(container) = container.filter(|found| found.subject.get().is_some()) else {
             return;
         };
-        let pod = Arc::clone(self);
+        let (pod, turn) = (Arc::clone(self), self.order.note());
         tokio::spawn(async move {
+            turn.comes().await;
             let oom_killed = container.oom_killed.load(Ordering::Relaxed);
             let told = pod.about(&container, move |facts, chain, subject| {
                 chain.notify(facts, &happened.question(subject, oom_killed))

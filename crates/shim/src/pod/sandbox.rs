@@ -64,7 +64,7 @@ async fn try_make(pod: &Arc<Pod>) -> Result<u32, Failure> {
     let scopes = pod
         .admit_sandbox(facts)
         .await?
-        .unwrap_or_else(|| requested(&new));
+        .map_or_else(|| requested(&new), |plan| plan.scopes());
     join_network(pod, &new);
     write_files(pod, &new.config)?;
     pod.make_early().await?;

@@ -12,6 +12,8 @@ use crate::mount_api::{self, Depth};
 
 /// How many dangling links to follow in a row, as the kernel counts them in path_resolution(7).
 const MOST_LINKS: u32 = 40;
+/// How often to resolve a path anew while files are being renamed.
+const MOST_TRIES: u32 = 1000;
 const DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o755);
 const FILE_MODE: Mode = Mode::from_bits_truncate(0o644);
 
@@ -92,13 +94,15 @@ impl Root {
         let how = OpenHow::new()
             .flags(OFlag::O_PATH | OFlag::O_CLOEXEC | flags)
             .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS | resolve);
-        // A rename elsewhere on the node may make the kernel unsure whether `..` led out.
-        loop {
+        // A rename elsewhere on the node may make the kernel unsure whether `..` led out. Whoever
+        // renames without end must not hold the builder up for as long.
+        for _ in 0..MOST_TRIES {
             match openat2(&self.0, below, how) {
                 Err(Errno::EAGAIN) => {}
                 answer => return answer,
             }
         }
+        Err(Errno::EAGAIN)
     }
 }
 

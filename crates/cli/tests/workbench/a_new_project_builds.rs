@@ -1,0 +1,91 @@
+//! `new`, `build`, `check`, `test`, far from husk's own sources, in every language.
+use std::fs;
+use std::path::Path;
+
+use crate::{husk, succeeded, target};
+
+/// Makes a project, builds, checks and tests it.
+fn goes_well(language: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let project = dir.path().join("mine");
+    let run = |words: &[&str], within: &Path| {
+        let mut command = husk();
+        command
+            .args(["policy"])
+            .args(words)
+            .current_dir(within)
+            // What crates need that run while crates are built is there already.
+            .env("CARGO_TARGET_DIR", target());
+        succeeded(&command.output().unwrap())
+    };
+    let made = run(&["new", "--lang", language, "mine"], dir.path());
+    assert!(made.contains("husk policy build"), "{made}");
+    let built = run(&["build"], &project);
+    assert!(built.contains("mine.wasm"), "{built}");
+    let checked = run(&["check", "mine.wasm"], &project);
+    assert!(checked.contains("a policy"), "{checked}");
+    assert!(!checked.contains("wasi"), "{checked}");
+    let tested = run(&["test", "mine.wasm"], &project);
+    assert!(tested.contains("2 passed, 0 failed"), "{tested}");
+}
+
+#[test]
+fn in_rust() {
+    goes_well("rust");
+}
+
+#[test]
+fn in_c() {
+    goes_well("c");
+}
+
+#[test]
+fn in_javascript() {
+    goes_well("js");
+}
+
+#[test]
+fn in_python() {
+    goes_well("python");
+}
+
+#[test]
+fn a_folder_that_holds_something_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("thesis.txt"), "ten years of work").unwrap();
+    let name = dir.path().join("policy");
+    fs::create_dir(&name).unwrap();
+    fs::write(name.join("thesis.txt"), "ten years of work").unwrap();
+    let output = husk().args(["policy", "new"]).arg(&name).output().unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("not empty"), "{said}");
+    assert_eq!(fs::read_dir(&name).unwrap().count(), 1);
+}
+
+#[test]
+fn what_is_missing_is_named_with_the_way_to_get_it() {
+    let dir = tempfile::tempdir().unwrap();
+    for (language, words) in [
+        ("rust", "rustup target add"),
+        ("c", "cargo install --locked wit-bindgen-cli"),
+        ("js", "npm install"),
+        ("python", "pip install -r requirements.txt"),
+    ] {
+        let project = dir.path().join(language);
+        let mut new = husk();
+        new.args(["policy", "new", "--lang", language])
+            .arg(&project);
+        succeeded(&new.output().unwrap());
+        let output = husk()
+            .args(["policy", "build"])
+            .arg(&project)
+            // Debian's compiler is called by its path: without it there is none.
+            .env("PATH", dir.path())
+            .output()
+            .unwrap();
+        let debians = language == "rust" && Path::new("/usr/bin/rustc").exists();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(debians || said.contains(words), "{language}: {said}");
+    }
+}
