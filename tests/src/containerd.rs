@@ -1,7 +1,7 @@
 //! A private containerd.
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,17 +13,29 @@ use k8s_cri::v1::VersionRequest;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::cgroup;
 use crate::command::{DEADLINE, Output, poll, run, wait};
 use crate::cri::Cri;
 use crate::ctr::Ctr;
-use crate::image;
+use crate::image::{self, Pause};
 use crate::lab::Lab;
+
+/// What a containerd is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Testing what husk does.
+    Tests,
+    /// Measuring husk beside its peers: little is logged, pods get no network from CNI, the pause
+    /// container is small, and containerd is in a cgroup of its own, which tells what it costs.
+    Bench,
+}
 
 /// A containerd with its own root, state, socket and handlers.
 #[derive(Debug)]
 pub struct Containerd {
     lab: Lab,
     dir: PathBuf,
+    purpose: Purpose,
     // None for the suite's containerd, which is not this process's to stop.
     child: Mutex<Option<Child>>,
 }
@@ -37,6 +49,7 @@ impl Containerd {
         Self {
             lab,
             dir,
+            purpose: Purpose::Tests,
             child: Mutex::new(None),
         }
     }
@@ -44,7 +57,7 @@ impl Containerd {
     /// A further one, for a test that stops or kills it.
     #[must_use]
     pub fn own(name: &str) -> Self {
-        Self::start(&Lab::get(), name)
+        Self::start(&Lab::get(), name, Purpose::Tests)
     }
 
     /// Starts a containerd with the suite's images.
@@ -52,20 +65,25 @@ impl Containerd {
     /// # Panics
     /// If it does not answer.
     #[must_use]
-    pub fn start(lab: &Lab, name: &str) -> Self {
+    pub fn start(lab: &Lab, name: &str, purpose: Purpose) -> Self {
         let dir = lab.run.join(name);
         fs::create_dir(&dir).unwrap();
-        fs::write(dir.join("config.toml"), configuration(lab, &dir)).unwrap();
-        write_cni(&dir);
+        fs::write(dir.join("config.toml"), configuration(lab, &dir, purpose)).unwrap();
+        write_cni(&dir, purpose);
         link_configurations(lab, &dir);
         let containerd = Self {
             lab: lab.clone(),
             dir,
+            purpose,
             child: Mutex::new(None),
         };
         containerd.launch();
         let archive = containerd.dir.join("images.tar");
-        image::archive(&archive).unwrap();
+        let pause = match purpose {
+            Purpose::Tests => Pause::Reaping,
+            Purpose::Bench => Pause::Small,
+        };
+        image::archive(&archive, pause).unwrap();
         for namespace in [lab.tag().as_str(), "k8s.io"] {
             let mut import = containerd.ctr_command(namespace);
             import.args(["images", "import"]).arg(&archive);
@@ -95,6 +113,10 @@ impl Containerd {
             .process_group(0)
             .spawn()
             .unwrap();
+        if self.purpose == Purpose::Bench {
+            let path = format!("/{}containerd", self.lab.tag());
+            cgroup::count(&path, Pid::from_raw(child.id().cast_signed()));
+        }
         *self.child.lock().unwrap() = Some(child);
         let answers = poll(DEADLINE, || {
             let ended = self.child.lock().unwrap().as_mut()?.try_wait().unwrap();
@@ -236,8 +258,12 @@ impl Drop for Containerd {
     }
 }
 
-fn configuration(lab: &Lab, dir: &Path) -> String {
-    let (dir, cni) = (dir.display(), lab.programs.join("cni"));
+fn configuration(lab: &Lab, dir: &Path, purpose: Purpose) -> String {
+    let (cni, level) = match purpose {
+        Purpose::Tests => (lab.programs.join("cni"), "info"),
+        Purpose::Bench => (dir.join("cni-bin"), "warn"),
+    };
+    let dir = dir.display();
     let mut toml = format!(
         "version = 3
 root = '{dir}/root'
@@ -258,12 +284,14 @@ disable_apparmor = true
 restrict_oom_score_adj = true
 cni.bin_dirs = ['{cni}']
 cni.conf_dir = '{dir}/cni'
+cni.use_internal_loopback = {internal}
 [plugins.'io.containerd.cri.v1.runtime'.containerd]
 default_runtime_name = 'husk'
 ",
         pause = image::PAUSE,
-        level = env::var("HUSK_LAB_LOG").unwrap_or_else(|_| "info".into()),
+        level = env::var("HUSK_LAB_LOG").unwrap_or_else(|_| level.into()),
         cni = cni.display(),
+        internal = purpose == Purpose::Bench,
     );
     for handler in handlers(lab) {
         handler.describe(&mut toml);
@@ -326,7 +354,15 @@ fn handlers(lab: &Lab) -> Vec<Handler> {
         sandboxer,
         options,
     };
+    let runc = |name: &str| Handler {
+        name: name.into(),
+        runtime: "io.containerd.runc.v2".into(),
+        sandboxer: "podsandbox",
+        options: vec![("BinaryName", binary(name))],
+    };
     let mut handlers = vec![
+        runc("runc"),
+        runc("crun"),
         husk("husk", "podsandbox", Vec::new()),
         husk("husk-api", "shim", Vec::new()),
         husk("systemd", "podsandbox", Vec::new()),
@@ -385,21 +421,45 @@ fn link_configurations(lab: &Lab, dir: &Path) {
     }
 }
 
-/// A network of point-to-point links: it needs no firewall and no bridge.
-fn write_cni(dir: &Path) {
+/// A network of point-to-point links, which needs no firewall and no bridge; for measuring one that
+/// does nothing, so that it is not what is measured.
+fn write_cni(dir: &Path, purpose: Purpose) {
     let conf = dir.join("cni");
     fs::create_dir(&conf).unwrap();
-    let network = serde_json::json!({
-        "cniVersion": "1.0.0",
-        "name": "lab",
-        "plugins": [{
+    let plugin = match purpose {
+        Purpose::Tests => serde_json::json!({
             "type": "ptp",
             "ipam": {
                 "type": "host-local",
                 "subnet": "10.88.0.0/16",
                 "dataDir": dir.join("ipam"),
             },
-        }],
+        }),
+        Purpose::Bench => {
+            write_plugin_that_does_nothing(&dir.join("cni-bin"));
+            serde_json::json!({"type": NOTHING})
+        }
+    };
+    let network = serde_json::json!({
+        "cniVersion": "1.0.0",
+        "name": "lab",
+        "plugins": [plugin],
     });
     fs::write(conf.join("10-lab.conflist"), network.to_string()).unwrap();
+}
+
+/// The name of the plugin that does nothing.
+const NOTHING: &str = "nothing";
+
+/// It answers each call with an address that nobody has.
+fn write_plugin_that_does_nothing(bin: &Path) {
+    let script = format!(
+        "#!{} sh\necho '{{\"cniVersion\":\"1.0.0\",\"interfaces\":[{{\"name\":\"eth0\",\"sandbox\":\"x\"}}],\
+         \"ips\":[{{\"address\":\"10.88.0.2/16\",\"interface\":0}}]}}'\n",
+        image::busybox().unwrap().display()
+    );
+    fs::create_dir(bin).unwrap();
+    let plugin = bin.join(NOTHING);
+    fs::write(&plugin, script).unwrap();
+    fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)).unwrap();
 }

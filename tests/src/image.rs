@@ -58,21 +58,36 @@ pub fn rootfs(root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What the pause container runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// A script that does all that the real pause does, in two processes.
+    Reaping,
+    /// One process, which sleeps: what the real pause costs.
+    Small,
+}
+
+impl Pause {
+    fn entrypoint(self) -> Vec<&'static str> {
+        match self {
+            Self::Reaping => vec!["/bin/sh", "-c", PAUSE_SCRIPT],
+            Self::Small => vec!["/bin/sleep", "1000000"],
+        }
+    }
+}
+
 /// Writes an OCI archive with [`BUSYBOX`] and [`PAUSE`], one layer for both.
 ///
 /// # Errors
 /// If it cannot be written.
-pub fn archive(out: &Path) -> Result<()> {
+pub fn archive(out: &Path, pause: Pause) -> Result<()> {
     let root = tempfile::tempdir()?;
     rootfs(root.path())?;
     let layer = pack(root.path())?;
     let mut blobs = BTreeMap::new();
     let layer_digest = add(&mut blobs, layer);
     let mut manifests = Vec::new();
-    for (name, entrypoint) in [
-        (BUSYBOX, vec!["/bin/sh"]),
-        (PAUSE, vec!["/bin/sh", "-c", PAUSE_SCRIPT]),
-    ] {
+    for (name, entrypoint) in [(BUSYBOX, vec!["/bin/sh"]), (PAUSE, pause.entrypoint())] {
         let config = add(&mut blobs, config(&entrypoint, &layer_digest));
         let manifest = json!({
             "schemaVersion": 2,

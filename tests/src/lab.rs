@@ -164,6 +164,8 @@ fn hide_hybrid_cgroup2() -> Result<()> {
     let unified = Path::new("/sys/fs/cgroup/unified");
     if unified.join("cgroup.procs").exists() {
         umount2(unified, MntFlags::MNT_DETACH).context("unmount the hybrid cgroup v2 hierarchy")?;
+        // crun makes its cgroups there all the same, as plain directories.
+        tmpfs(unified)?;
     }
     Ok(())
 }

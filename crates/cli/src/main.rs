@@ -1,6 +1,7 @@
 //! `husk`: runs pods without containerd, and shows what pods are made of.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod detach;
 mod exec;
 mod inspect;
@@ -56,6 +57,8 @@ enum Command {
     Plan(plan::Args),
     /// Make, build, check, test, measure and compile plugins
     Policy(policy::Args),
+    /// Measure shims side by side: time, processor time, memory
+    Bench(Box<bench::Args>),
     /// Wait for ever: the pause container of shims without the Sandbox API
     #[command(name = PAUSE, hide = true)]
     Pause,
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Command::Logs(args) => logs::run(&paths, &args),
         Command::Plan(args) => plan::run(&paths, &args),
         Command::Policy(args) => policy::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Rm(args) => rm::run(paths, &args),
         Command::Pause => pause(),
     };

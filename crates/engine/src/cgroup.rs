@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::manifest::{Container, Pod};
 
-const ROOT: &str = "/sys/fs/cgroup";
+pub(crate) const ROOT: &str = "/sys/fs/cgroup";
 
 /// The cgroup that holds those of all pods.
 const PARENT: &str = "husk";
@@ -121,8 +121,8 @@ pub(crate) fn create(path: &str, limits: Limits) -> io::Result<()> {
     Ok(())
 }
 
-/// Kills what is still in the cgroup, and removes it and those below it from every hierarchy; no
-/// error if there is none.
+/// Kills what is still in the cgroup, and removes it, those below it and its parent if that is then
+/// empty from every hierarchy; no error if there is none.
 ///
 /// # Errors
 /// A cgroup that stays busy for [`DYING`].
@@ -136,8 +136,10 @@ pub(crate) async fn remove(path: &str) -> io::Result<()> {
             }
             sleep(POLL).await;
         }
-        // Refused while other pods are in it.
-        let _ = fs::remove_dir(hierarchy.join(PARENT));
+        if let Some(parent) = cgroup.parent().filter(|parent| *parent != hierarchy) {
+            // Refused while others are in it.
+            let _ = fs::remove_dir(parent);
+        }
     }
     Ok(())
 }
@@ -147,10 +149,13 @@ fn hierarchies() -> io::Result<Vec<PathBuf>> {
     if is_v2() {
         return Ok(vec![root]);
     }
-    // Runtimes make the cgroup in every hierarchy they find, and some are symbolic links.
-    fs::read_dir(root)?
+    // Runtimes make the cgroup in every hierarchy they find, and some are symbolic links; a
+    // directory on which none is mounted is not one.
+    let mut all: Vec<_> = fs::read_dir(root)?
         .map(|entry| entry.map(|entry| entry.path()))
-        .collect()
+        .collect::<io::Result<_>>()?;
+    all.retain(|hierarchy| hierarchy.join("cgroup.procs").exists());
+    Ok(all)
 }
 
 fn remove_tree(cgroup: &Path) -> io::Result<()> {
@@ -178,7 +183,7 @@ fn remove_tree(cgroup: &Path) -> io::Result<()> {
     }
 }
 
-fn in_hierarchy(hierarchy: &Path, path: &str) -> PathBuf {
+pub(crate) fn in_hierarchy(hierarchy: &Path, path: &str) -> PathBuf {
     hierarchy.join(path.trim_start_matches('/'))
 }
 
@@ -195,7 +200,7 @@ fn write(file: &Path, value: &str) -> io::Result<()> {
     fs::write(file, value).map_err(|error| named(file, &error))
 }
 
-fn named(path: &Path, error: &io::Error) -> io::Error {
+pub(crate) fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 

@@ -2,13 +2,14 @@
 //!
 //! [`shim`] speaks to one shim process; [`manifest`] reads Kubernetes Pod manifests; [`image`]
 //! brings their images; [`spec`] writes the OCI specs that CRI would write for them; [`pod`] runs
-//! the whole.
+//! the whole; [`account`] counts what something costs.
 #![forbid(unsafe_code)]
 
+pub mod account;
 mod cgroup;
 pub mod image;
 pub mod manifest;
-mod netns;
+pub mod netns;
 pub mod pod;
 pub mod process;
 pub mod shim;

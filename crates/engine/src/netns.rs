@@ -19,7 +19,7 @@ use nix::sys::socket::{
 ///
 /// # Errors
 /// What the kernel answered.
-pub(crate) fn create(path: &Path) -> io::Result<()> {
+pub fn create(path: &Path) -> io::Result<()> {
     File::create_new(path)?;
     let pinned = thread::scope(|scope| {
         // A thread of its own: unshare(2) changes the network of the calling thread alone, which
@@ -33,7 +33,7 @@ pub(crate) fn create(path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// What the kernel answered.
-pub(crate) fn remove(path: &Path) -> io::Result<()> {
+pub fn remove(path: &Path) -> io::Result<()> {
     match umount2(path, MntFlags::MNT_DETACH) {
         Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
         Err(errno) => return Err(errno.into()),

@@ -1,12 +1,17 @@
 //! Processes that may have ended, told from later ones with their pid.
 use std::fs;
 
-use husk_scope::record::Process;
+pub use husk_scope::record::Process;
 
 /// The process that calls.
 #[must_use]
 pub fn this() -> Option<Process> {
-    let pid = i32::try_from(std::process::id()).ok()?;
+    by_pid(i32::try_from(std::process::id()).ok()?)
+}
+
+/// The process that has this pid now.
+#[must_use]
+pub fn by_pid(pid: i32) -> Option<Process> {
     start_time(pid).map(|start_time| Process { pid, start_time })
 }
 

@@ -122,7 +122,7 @@ async fn a_container_runs_and_its_end_is_reported() {
     let shim = lab.start(&events).run().await.unwrap();
     let task = shim.task();
     let pid = task
-        .create(&lab.id, &lab.bundle(), Vec::new(), &lab.stdio())
+        .create(&lab.id, &lab.bundle(), Vec::new(), &lab.stdio(), None)
         .await
         .unwrap();
     assert_eq!(task.connect(&lab.id).await.unwrap().task_pid, pid);
@@ -151,7 +151,7 @@ async fn kill_and_stats_and_state() {
     let (events, _happened) = Events::serve(lab.directory.path()).await.unwrap();
     let shim = lab.start(&events).run().await.unwrap();
     let task = shim.task();
-    task.create(&lab.id, &lab.bundle(), Vec::new(), &lab.stdio())
+    task.create(&lab.id, &lab.bundle(), Vec::new(), &lab.stdio(), None)
         .await
         .unwrap();
     task.start(&lab.id, "").await.unwrap();

@@ -2,7 +2,11 @@
 use std::fs;
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxCapabilities, LinuxIdMapping, LinuxNamespaceType, Process, Spec};
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{
+    Linux, LinuxCapabilities, LinuxIdMapping, LinuxNamespaceType, LinuxSeccomp, LinuxSeccompArg,
+    LinuxSeccompArgBuilder, LinuxSeccompOperator, Process, Spec,
+};
 
 use crate::cgroup;
 use crate::workload::Workload;
@@ -21,6 +25,13 @@ pub(crate) fn load(dir: &Path) -> Result<Spec, JobError> {
 /// The spec's `linux.cgroupsPath`.
 pub(crate) fn cgroups_path(spec: &Spec) -> Option<&str> {
     spec.linux().as_ref()?.cgroups_path().as_deref()?.to_str()
+}
+
+/// The part of a spec that is about Linux.
+pub(crate) fn linux(spec: &Spec) -> Result<&Linux, JobError> {
+    spec.linux().as_ref().ok_or_else(|| {
+        JobError::invalid("the spec has no linux section: it is not for a container on Linux")
+    })
 }
 
 /// The process of a spec, and what it executes.
@@ -70,12 +81,21 @@ pub(crate) fn check_process(process: &Process) -> Result<(), JobError> {
     Ok(())
 }
 
+/// Refuses a spec of a version that means other things by the same words.
+pub(crate) fn check_version(spec: &Spec) -> Result<(), JobError> {
+    let version = spec.version();
+    if version.starts_with("1.") {
+        return Ok(());
+    }
+    Err(JobError::invalid(format!(
+        "the spec's ociVersion is {version}: this runtime knows version 1 of the runtime \
+         specification"
+    )))
+}
+
 /// Refuses a spec that names what is not there.
 pub(crate) fn check_paths(spec: &Spec) -> Result<(), JobError> {
-    let linux = spec.linux().as_ref().ok_or_else(|| {
-        JobError::invalid("the spec has no linux section: it is not for a container on Linux")
-    })?;
-    for namespace in linux.namespaces().iter().flatten() {
+    for namespace in linux(spec)?.namespaces().iter().flatten() {
         if let Some(path) = namespace.path() {
             fs::metadata(path).doing(|| {
                 format!(
@@ -112,6 +132,7 @@ pub(crate) fn check_paths(spec: &Spec) -> Result<(), JobError> {
 ///   anyway.
 /// - Where the cgroup mount is read-only, the hierarchies of v1 become read-only paths:
 ///   libcontainer binds them writable.
+/// - Mask and value of `SCMP_CMP_MASKED_EQ` change places: libcontainer 0.7 takes one for the other.
 /// - `HOME` is set, to nothing that matters: libcontainer would look it up through whatever
 ///   library the container's nsswitch.conf names. Our executor sets the environment itself.
 pub(crate) fn write_normalized(dir: &Path, mut spec: Spec, cgroup: &Path) -> Result<(), JobError> {
@@ -125,6 +146,9 @@ pub(crate) fn write_normalized(dir: &Path, mut spec: Spec, cgroup: &Path) -> Res
     let mut closed = linux.readonly_paths().clone().unwrap_or_default();
     closed.extend(hierarchies_to_close(&spec)?);
     linux.set_readonly_paths(Some(closed));
+    if let Some(seccomp) = linux.seccomp_mut() {
+        exchange_masks(seccomp)?;
+    }
     spec.set_linux(Some(linux));
     if let Some(process) = spec.process_mut() {
         if process.capabilities().is_none() {
@@ -142,6 +166,33 @@ pub(crate) fn write_normalized(dir: &Path, mut spec: Spec, cgroup: &Path) -> Res
     let text = serde_json::to_vec(&spec)
         .map_err(|error| JobError::failed(format!("cannot write the spec as JSON: {error}")))?;
     fs::write(&path, text).doing(|| format!("write the spec {}", path.display()))
+}
+
+fn exchange_masks(seccomp: &mut LinuxSeccomp) -> Result<(), JobError> {
+    let mut rules = seccomp.syscalls().clone().unwrap_or_default();
+    for rule in &mut rules {
+        let args = rule.args().iter().flatten().map(with_mask_exchanged);
+        let args = args.collect::<Result<Vec<_>, _>>().map_err(|error| {
+            JobError::invalid(format!(
+                "linux.seccomp has a condition that is none: {error}"
+            ))
+        })?;
+        rule.set_args((!args.is_empty()).then_some(args));
+    }
+    seccomp.set_syscalls(Some(rules));
+    Ok(())
+}
+
+fn with_mask_exchanged(arg: &LinuxSeccompArg) -> Result<LinuxSeccompArg, OciSpecError> {
+    if arg.op() != LinuxSeccompOperator::ScmpCmpMaskedEq {
+        return Ok(*arg);
+    }
+    LinuxSeccompArgBuilder::default()
+        .index(arg.index())
+        .value(arg.value_two().unwrap_or(0))
+        .value_two(arg.value())
+        .op(arg.op())
+        .build()
 }
 
 /// Where the v1 hierarchies will be in the container, below a cgroup mount that is read-only.

@@ -20,7 +20,6 @@ mod stats;
 mod systemd;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -55,6 +54,16 @@ struct Hierarchy {
     dir: PathBuf,
 }
 
+/// What a container sees of its cgroup in one hierarchy.
+pub(crate) struct View<'a> {
+    /// Empty for v2; else controllers with commas, or `name=...`.
+    pub(crate) controllers: &'a str,
+    /// The directory that the node has the hierarchy in, by name.
+    pub(crate) name: &'a str,
+    /// The container's cgroup.
+    pub(crate) dir: &'a Path,
+}
+
 impl Hierarchy {
     fn has(&self, controller: &str) -> bool {
         self.controllers.split(',').any(|name| name == controller)
@@ -65,10 +74,16 @@ impl Hierarchy {
     }
 }
 
+/// Looks for the hierarchies of this node, so that processes that are forked later need not. What
+/// fails is told when they are needed.
+pub(crate) fn look_around() {
+    let _ = paths::mounts();
+}
+
 /// Where the hierarchies of cgroup v1 are mounted; nowhere if v2 is in charge.
 pub(crate) fn v1_mount_points() -> Result<Vec<PathBuf>> {
     let mounts = paths::mounts()?;
-    let in_charge = paths::in_charge(&mounts)?.into_iter();
+    let in_charge = paths::in_charge(mounts)?.into_iter();
     Ok(in_charge
         .filter(|mount| !mount.controllers.is_empty())
         .map(|mount| mount.point.clone())
@@ -85,8 +100,7 @@ impl Cgroup {
     /// There is no such process, or no cgroup filesystem.
     pub fn of(pid: i32) -> Result<Self> {
         let path = PathBuf::from(format!("/proc/{pid}/cgroup"));
-        let text = fs::read(&path).map_err(Error::file("read", &path))?;
-        Self::at(&paths::parse_membership(&text))
+        Self::at(&paths::parse_membership(&files::read_bytes(&path)?))
     }
 
     /// The cgroup at these paths: hierarchy (empty for v2) to path, as in `/proc/PID/cgroup`.
@@ -95,7 +109,7 @@ impl Cgroup {
     /// No cgroup filesystem that shows one of them is mounted.
     pub fn at(paths: &BTreeMap<String, PathBuf>) -> Result<Self> {
         let mounts = paths::mounts()?;
-        let in_charge = paths::in_charge(&mounts)?;
+        let in_charge = paths::in_charge(mounts)?;
         let mut hierarchies: Vec<_> = paths
             .iter()
             .filter_map(|(controllers, path)| {
@@ -131,7 +145,7 @@ impl Cgroup {
     pub fn named(driver: Driver, cgroups_path: Option<&str>, id: &str) -> Result<Self> {
         let place = driver::Place::of(driver, cgroups_path, id)?;
         let mounts = paths::mounts()?;
-        let in_charge = paths::in_charge(&mounts)?;
+        let in_charge = paths::in_charge(mounts)?;
         let unified = in_charge.iter().any(|mount| mount.controllers.is_empty());
         let path = match place {
             driver::Place::Path(path) => path,
@@ -156,7 +170,7 @@ impl Cgroup {
     /// Makes the cgroup [`named`](Self::named) so, with its limits and device rules in force,
     /// before a process is in it. Without rules, there are the default devices only.
     ///
-    /// The runtime that then builds the container is to be given [`New::path`] as
+    /// The runtime that then builds the container is to be given [`Cgroup::path`] as
     /// `linux.cgroupsPath` and no `linux.resources`; when the container's init is there,
     /// [`New::adopt`] it. With the systemd driver this forks a process that does nothing and
     /// keeps the scope until then.
@@ -209,6 +223,29 @@ impl Cgroup {
         self.limit(resources)
     }
 
+    /// What a container sees of it: one for v2, one for each hierarchy of v1.
+    pub(crate) fn views(&self) -> Vec<View<'_>> {
+        let view = |hierarchy| {
+            let Hierarchy {
+                controllers,
+                mount,
+                dir,
+                ..
+            }: &Hierarchy = hierarchy;
+            Some(View {
+                controllers,
+                name: mount.file_name()?.to_str()?,
+                dir,
+            })
+        };
+        self.hierarchies.iter().filter_map(view).collect()
+    }
+
+    /// Its directory, where a process may be born into it: only v2 can do that.
+    pub(crate) fn birthplace(&self) -> Option<&Path> {
+        self.unified().map(|hierarchy| hierarchy.dir.as_path())
+    }
+
     /// The cgroup above it, such as that of the pod (contract 20); `None` for the root.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {
@@ -224,6 +261,16 @@ impl Cgroup {
         };
         let hierarchies: Vec<_> = self.hierarchies.iter().filter_map(above).collect();
         (!hierarchies.is_empty()).then_some(Self { hierarchies })
+    }
+
+    /// Its path from the root of each hierarchy: what `linux.cgroupsPath` must say for a runtime
+    /// that joins it, and finds nothing to make or to limit any more.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        // All hierarchies have the same: it was made so, and there is one at least.
+        self.hierarchies
+            .first()
+            .map_or(Path::new("/"), |first| &first.path)
     }
 
     /// The paths, as in `/proc/PID/cgroup`.

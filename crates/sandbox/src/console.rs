@@ -99,10 +99,7 @@ pub(crate) fn send_fd(socket: &UnixDatagram, fd: &OwnedFd) -> Result<(), Errno> 
 ///
 /// A container could put anything at /dev/pts/ptmx: it is used only when it is what it must be
 /// (CVE-2025-52565).
-pub(crate) fn open_inside(
-    process: &Process,
-    user: Option<u32>,
-) -> Result<(OwnedFd, OwnedFd), JobError> {
+pub(crate) fn open_inside(process: &Process, user: u32) -> Result<(OwnedFd, OwnedFd), JobError> {
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     let master = nix::fcntl::open("/dev/pts/ptmx", flags, Mode::empty())
         .doing(|| "open the container's /dev/pts/ptmx")?;
@@ -119,9 +116,7 @@ pub(crate) fn open_inside(
     Errno::result(unlocked).doing(|| "unlock the terminal")?;
     let slave = open_slave(&master).doing(|| "open the terminal")?;
     set_size(&master, process)?;
-    if let Some(user) = user {
-        give_to(slave.as_fd(), user).doing(|| "give the terminal to the user of the process")?;
-    }
+    give_to(slave.as_fd(), user).doing(|| "give the terminal to the user of the process")?;
     // SAFETY: TIOCSCTTY takes an integer: 0 does not steal the terminal of another session.
     let controlled = unsafe { libc::ioctl(slave.as_raw_fd(), libc::TIOCSCTTY, 0) };
     Errno::result(controlled).doing(|| "make the terminal the controlling one")?;

@@ -17,17 +17,23 @@ pub enum Side {
 /// # Errors
 /// More than one thread (the copy would inherit locks that nobody releases), or what fork(2) says.
 pub fn fork() -> io::Result<Side> {
-    let threads = std::fs::read_dir("/proc/self/task")?.count();
-    if threads != 1 {
-        return Err(io::Error::other(format!(
-            "a process with {threads} threads cannot be forked safely"
-        )));
-    }
+    only_thread()?;
     // SAFETY: there is no other thread, so no lock or allocator state is caught half-way.
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Parent { child } => Ok(Side::Parent(child.as_raw())),
         ForkResult::Child => Ok(Side::Child),
     }
+}
+
+/// Fails unless this process has one thread.
+pub(crate) fn only_thread() -> io::Result<()> {
+    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    if threads == 1 {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "a process with {threads} threads cannot be forked safely"
+    )))
 }
 
 /// Gives this process, and those it will fork, a core scheduling cookie of their own: they share

@@ -63,7 +63,7 @@ impl Executor for ContainerExecutor {
 
     /// Does not return: what libcontainer would do with an error, nobody reads.
     fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
-        workload::reset_signals();
+        workload::reset_signals_of_zygote();
         let status = match self.workload.borrow().execute() {
             Ok(never) => match never {},
             Err(error) => {

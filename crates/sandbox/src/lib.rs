@@ -7,7 +7,9 @@
 //!
 //! The crate knows nothing of ttrpc, tokio or WebAssembly.
 
+mod birth;
 mod bundle;
+mod by_libcontainer;
 pub mod cgroup;
 mod complaints;
 mod console;
@@ -16,13 +18,18 @@ pub mod daemon;
 mod exec;
 mod executor;
 pub mod features;
+pub mod floor;
 mod holder;
+mod init;
 mod loopback;
+mod mount_api;
 mod namespaces;
 pub mod pin;
 pub mod process;
+mod program;
 mod propagation;
 pub mod rootfs;
+mod seccomp;
 pub mod spawn;
 mod sys;
 mod sysctl;

@@ -38,6 +38,17 @@ pub(crate) fn keep_only(fd: OwnedFd, number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Closes every descriptor above 2 but these; no object that owns another may be used any more.
+pub(crate) fn close_all_but<const N: usize>(mut kept: [RawFd; N]) -> io::Result<()> {
+    kept.sort_unstable();
+    let mut first = 3;
+    for fd in kept {
+        close_between(first, fd - 1)?;
+        first = first.max(fd + 1);
+    }
+    close_between(first, RawFd::MAX)
+}
+
 /// Closes the descriptors from `first` to `last`.
 fn close_between(first: RawFd, last: RawFd) -> io::Result<()> {
     if first > last {

@@ -1,7 +1,9 @@
 //! Sysctls that belong to a namespace.
-use std::fs;
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use oci_spec::runtime::Spec;
 
 use crate::zygote::{Doing, JobError};
@@ -38,7 +40,17 @@ pub(crate) fn write(name: &str, value: &str, ours: &[&str]) -> Result<(), JobErr
         )));
     }
     let path: PathBuf = Path::new("/proc/sys").join(parts.iter().collect::<PathBuf>());
-    fs::write(&path, value).doing(|| format!("set the sysctl {name} to {value:?}"))
+    let what = || format!("set the sysctl {name} to {value:?}");
+    let mut file = File::options().write(true).open(&path).doing(what)?;
+    // Whatever else is mounted there, writing to it would not set anything (CVE-2019-19921).
+    let is_procfs = fstatfs(&file).doing(what)?.filesystem_type() == PROC_SUPER_MAGIC;
+    if !is_procfs {
+        return Err(JobError::failed(format!(
+            "cannot {}: the node's /proc is no procfs",
+            what()
+        )));
+    }
+    file.write_all(value.as_bytes()).doing(what)
 }
 
 /// The sysctls of a spec that do not exist in this process's namespaces.

@@ -214,21 +214,34 @@ fn home_of(passwd: &[u8], user: u32) -> Option<&[u8]> {
 /// By system call: glibc refuses to touch the two signals it uses itself, and whoever started the
 /// shim may have ignored those, too.
 pub(crate) fn reset_signals() {
+    (1..=libc::SIGRTMAX()).for_each(reset_signal);
+    unblock_signals();
+}
+
+/// The same in a process that the zygote has forked: that one has put all to their defaults, and
+/// ignores SIGPIPE alone.
+pub(crate) fn reset_signals_of_zygote() {
+    reset_signal(libc::SIGPIPE);
+    unblock_signals();
+}
+
+fn reset_signal(signal: libc::c_int) {
     // A kernel sigaction is four words at most; all zeroes means SIG_DFL, no flags, no mask.
     let default = [0usize; 4];
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: `default` outlives the call and nothing is written. SIGKILL and SIGSTOP answer
-        // EINVAL, and are at their default.
-        unsafe {
-            libc::syscall(
-                libc::SYS_rt_sigaction,
-                signal,
-                &raw const default,
-                0,
-                SIGSET_SIZE,
-            )
-        };
-    }
+    // SAFETY: `default` outlives the call and nothing is written. SIGKILL and SIGSTOP answer
+    // EINVAL, and are at their default.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            &raw const default,
+            0,
+            SIGSET_SIZE,
+        )
+    };
+}
+
+fn unblock_signals() {
     let none = [0u8; SIGSET_SIZE];
     // SAFETY: `none` outlives the call and nothing is written.
     unsafe {

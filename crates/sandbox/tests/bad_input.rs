@@ -103,6 +103,10 @@ fn what_makes_no_sense_is_named(lab: &Lab) {
                 &["process.cwd", "tmp"],
             ),
             (
+                |spec| spec["process"]["cwd"] = json!("/bin/busybox"),
+                &["/bin/busybox", "Not a directory"],
+            ),
+            (
                 |spec| spec["process"]["user"]["uid"] = json!(u32::MAX),
                 &["process.user"],
             ),
@@ -150,26 +154,22 @@ fn what_the_kernel_refuses(lab: &Lab) {
                         json!({"destination": "/x", "type": "nofs", "source": "n"}),
                     )
                 },
-                &["/x", "nofs", "ENODEV"],
+                &["/x", "nofs", "No such device"],
             ),
             (
                 |spec| {
                     spec["linux"]["namespaces"][1] =
                         json!({"type": "ipc", "path": "/proc/self/ns/net"});
                 },
-                &["/proc/self/ns/net", "EINVAL"],
+                &["ipc", "/proc/self/ns/net", "Invalid argument"],
             ),
             (
                 |spec| spec["linux"]["sysctl"] = json!({"kernel.shmmax": "many"}),
-                &["kernel.shmmax=many", "Invalid argument"],
+                &["kernel.shmmax", "\"many\"", "Invalid argument"],
             ),
             (
                 |spec| spec["hooks"] = json!({"createRuntime": [{"path": "/no/such/hook"}]}),
                 &["create runtime hook"],
-            ),
-            (
-                |spec| spec["process"]["cwd"] = json!("/bin/busybox"),
-                &["chdir", "ENOTDIR"],
             ),
         ],
     );

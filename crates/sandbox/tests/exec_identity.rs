@@ -29,6 +29,10 @@ fn main() {
         ),
         ("seccomp_binds_init_and_exec", seccomp_binds_init_and_exec),
         (
+            "seccomp_compares_arguments_under_a_mask",
+            seccomp_compares_arguments_under_a_mask,
+        ),
+        (
             "a_seccomp_listener_is_refused_for_an_exec",
             a_seccomp_listener_is_refused,
         ),
@@ -147,6 +151,30 @@ fn seccomp_binds_init_and_exec(lab: &Lab) {
         assert_eq!(wait(&done.process.unwrap()), Ended::Exited(1));
         assert_eq!(support::read_all(output), said);
         container.kill();
+    }
+}
+
+/// `value` is the mask and `valueTwo` what is left under it: the usual rule for clone(2) depends on it.
+fn seccomp_compares_arguments_under_a_mask(lab: &Lab) {
+    let profile = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["kill"], "action": "SCMP_ACT_ERRNO", "args": [
+            {"index": 1, "op": "SCMP_CMP_MASKED_EQ", "value": 0x0f, "valueTwo": libc::SIGUSR1},
+        ]}],
+    });
+    let script =
+        "trap : USR1 USR2; kill -USR1 $$ 2>/dev/null || echo no USR1; kill -USR2 $$ && echo USR2";
+    // The second time the filter is the kept one; the third is left to libcontainer, for its hook.
+    for hooks in [
+        json!({}),
+        json!({}),
+        json!({"createRuntime": [{"path": "/bin/true"}]}),
+    ] {
+        let container = lab.shell(script, |spec| {
+            spec["linux"]["seccomp"] = profile.clone();
+            spec["hooks"] = hooks;
+        });
+        assert_eq!(container.finish().1, "no USR1\nUSR2\n");
     }
 }
 

@@ -46,6 +46,19 @@ fn main() {
             "a_false_console_is_not_mounted_over",
             a_false_console_is_not_mounted_over,
         ),
+        (
+            "a_link_at_a_mounts_destination_stays_inside",
+            a_link_at_a_mounts_destination_stays_inside,
+        ),
+        ("a_false_proc_is_refused", a_false_proc_is_refused),
+        (
+            "what_is_masked_or_read_only_stays_so",
+            what_is_masked_or_read_only_stays_so,
+        ),
+        (
+            "a_device_that_is_there_may_stay",
+            a_device_that_is_there_may_stay,
+        ),
     ]);
 }
 
@@ -280,4 +293,100 @@ fn a_false_console_is_not_mounted_over(lab: &Lab) {
     };
     assert!(error.message.contains("/dev/console"), "{error}");
     fs::remove_dir_all(dir).unwrap();
+}
+
+/// CVE-2021-30465, without the race: where a link leads is looked up inside the root.
+fn a_link_at_a_mounts_destination_stays_inside(lab: &Lab) {
+    let (mut job, output) = lab.create_job(|spec| {
+        for destination in ["/data", "/up/tmp", "/up/new/place"] {
+            spec["mounts"].as_array_mut().unwrap().push(json!({
+                "destination": destination, "type": "tmpfs", "source": "tmpfs",
+            }));
+        }
+        spec["process"]["args"] = json!(["cat", "/proc/self/mounts"]);
+    });
+    image_with(lab, &mut job, |image| {
+        std::os::unix::fs::symlink("/etc", image.join("data")).unwrap();
+        std::os::unix::fs::symlink("../../../../../..", image.join("up")).unwrap();
+    });
+    let container = lab.created(job, output).unwrap();
+    let (_, mounts) = container.run();
+    for inside in [" /etc ", " /tmp ", " /new/place "] {
+        assert!(mounts.contains(inside), "no {inside} in {mounts}");
+    }
+    assert!(!Path::new("/new/place").exists());
+}
+
+/// CVE-2019-16884, CVE-2019-19921: what is masked must be what the kernel shows.
+fn a_false_proc_is_refused(lab: &Lab) {
+    let (mut job, output) = lab.create_job(|_| {});
+    image_with(lab, &mut job, |image| {
+        fs::remove_dir(image.join("proc")).unwrap();
+        std::os::unix::fs::symlink("tmp", image.join("proc")).unwrap();
+    });
+    let dir = job.dir.clone();
+    let Err(error) = lab.created(job, output) else {
+        panic!("created with a link at /proc")
+    };
+    assert!(error.message.contains("ordinary directory"), "{error}");
+    fs::remove_dir_all(dir).unwrap();
+
+    for destination in ["/proc", "/proc/sys/kernel", "/tmp/../proc/self/attr"] {
+        let created = lab.try_create(|spec| {
+            spec["mounts"].as_array_mut().unwrap().push(json!({
+                "destination": destination, "source": "/tmp", "options": ["rbind"],
+            }));
+        });
+        let Err(error) = created else {
+            panic!("created with a mount over {destination}")
+        };
+        assert_eq!(error.kind, JobErrorKind::Invalid, "{error}");
+        assert!(error.message.contains(destination), "{error}");
+    }
+}
+
+fn what_is_masked_or_read_only_stays_so(lab: &Lab) {
+    let script = "cat /etc/passwd /srv/secret 2>&1; ls /root; ls /srv/hidden; \
+                  for file in /srv/x /etc/x /dev/x /root/x; do \
+                  (echo > $file) 2>/dev/null && echo wrote $file; done; \
+                  echo > /tmp/x; echo none > /dev/null; cat /tmp/x /no/such/path 2>/dev/null; echo end";
+    let hidden = lab.image().join("srv/hidden");
+    fs::create_dir(&hidden).unwrap();
+    fs::write(hidden.join("file"), "").unwrap();
+    fs::write(lab.image().join("srv/secret"), "secret").unwrap();
+    let container = lab.shell(script, |spec| {
+        spec["linux"]["maskedPaths"] = json!([
+            "/etc/passwd",
+            "/srv/secret",
+            "/srv/hidden",
+            "/root",
+            "/no/such/path"
+        ]);
+        spec["linux"]["readonlyPaths"] = json!(["/etc", "/no/such/path"]);
+        spec["root"]["readonly"] = json!(true);
+        spec["mounts"][1]["options"] = json!(["nosuid", "ro", "mode=755"]);
+    });
+    assert_eq!(container.finish(), (Ended::Exited(0), "\nend\n".to_owned()));
+    fs::remove_dir_all(hidden).unwrap();
+    fs::remove_file(lab.image().join("srv/secret")).unwrap();
+}
+
+/// As in an image that was copied from a running system.
+fn a_device_that_is_there_may_stay(lab: &Lab) {
+    let (mut job, output) = lab.create_job(|spec| {
+        spec["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|mount| mount["destination"] != "/dev");
+        spec["process"]["args"] = json!(["stat", "-c", "%F", "/dev/null", "/dev/zero"]);
+    });
+    image_with(lab, &mut job, |image| {
+        let null = nix::sys::stat::makedev(1, 3);
+        let mode = nix::sys::stat::Mode::from_bits_truncate(0o666);
+        let kind = nix::sys::stat::SFlag::S_IFCHR;
+        nix::sys::stat::mknod(&image.join("dev/null"), kind, mode, null).unwrap();
+    });
+    let container = lab.created(job, output).unwrap();
+    let device = "character special file\n";
+    assert_eq!(container.run().1, device.repeat(2));
 }

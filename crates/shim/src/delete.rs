@@ -67,6 +67,12 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
     let mut cleanup = Cleanup::default();
     let found = subject.find(&mut cleanup);
     let response = subject.response(found.as_ref());
+    if found
+        .as_ref()
+        .is_some_and(|found| subject.is_reused(&found.record, began()))
+    {
+        return answer(&response, &cleanup.warnings);
+    }
     let others = subject.others(found.as_ref());
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
@@ -213,12 +219,10 @@ impl Subject {
     /// The containers that end with this one, because it is the pod, and that have not ended yet.
     fn others(&self, found: Option<&Found>) -> Vec<record::Container> {
         let record = found.map(|found| &found.record);
-        let is_ours =
-            |record: &&record::Pod| record.id == self.id && !self.is_reused(record, began());
-        let Some(record) = record.filter(is_ours) else {
-            return Vec::new();
-        };
-        let containers = record.containers.iter();
+        let containers = record
+            .filter(|record| record.id == self.id)
+            .into_iter()
+            .flat_map(|record| &record.containers);
         containers
             .filter(|container| container.id != self.id && container.exit.is_none())
             .cloned()
@@ -226,12 +230,6 @@ impl Subject {
     }
 
     fn clear(&self, found: Option<Found>, cleanup: &mut Cleanup) {
-        let began = began();
-        if let Some(found) = &found
-            && self.is_reused(&found.record, began)
-        {
-            return;
-        }
         match found {
             Some(Found { store, record }) if record.id == self.id => {
                 clear_pod(&store, &record, cleanup);

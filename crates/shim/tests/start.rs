@@ -217,6 +217,63 @@ fn a_shim_cgroup_that_does_not_exist_is_an_error_and_leaves_nothing() {
 }
 
 #[test]
+fn the_daemon_joins_the_shim_cgroup() {
+    let node = Node::new();
+    let bundle = node.bundle("one");
+    let cgroup = OwnCgroup::make(&node.namespace);
+    let options = containerd_shim::api::Options {
+        shim_cgroup: cgroup.path.clone(),
+        ..Default::default()
+    };
+    let output = bundle.start_with(vec![Any {
+        type_url: "containerd.runc.v1.Options".to_owned(),
+        value: options.write_to_bytes().unwrap(),
+        ..Any::default()
+    }]);
+    assert!(output.status.success(), "{output:?}");
+    let record = node.live_record("one");
+    for process in [record.shim, record.zygote] {
+        let pid = process.unwrap().pid;
+        let joined = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        assert!(
+            joined.lines().any(|line| line.ends_with(&cgroup.path)),
+            "{joined}"
+        );
+    }
+    node.delete("one", node.path());
+}
+
+/// A cgroup in whichever hierarchy this machine has for memory.
+struct OwnCgroup {
+    path: String,
+    directory: std::path::PathBuf,
+}
+
+impl OwnCgroup {
+    fn make(name: &str) -> Self {
+        let v1 = std::path::Path::new("/sys/fs/cgroup/memory");
+        let root = if v1.is_dir() {
+            v1
+        } else {
+            std::path::Path::new("/sys/fs/cgroup")
+        };
+        let directory = root.join(name);
+        fs::create_dir(&directory).unwrap();
+        Self {
+            path: format!("/{name}"),
+            directory,
+        }
+    }
+}
+
+impl Drop for OwnCgroup {
+    fn drop(&mut self) {
+        // The shim in it has been killed, and is gone in a moment.
+        wait_until(|| fs::remove_dir(&self.directory).is_ok());
+    }
+}
+
+#[test]
 fn a_socket_that_another_program_serves_is_not_taken() {
     let node = Node::new();
     let bundle = node.bundle("one");

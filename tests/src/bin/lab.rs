@@ -1,4 +1,4 @@
-//! Runs a command in a lab: `lab cargo test -p husk-tests`.
+//! Runs a command in a lab: `lab cargo test -p husk-tests`, or for measuring `lab --bench COMMAND`.
 //!
 //! Starts the lab's containerd first; stops it afterwards, and fails if the command left anything
 //! behind: a process, a mount, a cgroup, a socket, a pod's record.
@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitCode, ExitStatus};
 use std::{env, thread};
 
 use anyhow::{Context, Result, ensure};
-use husk_tests::containerd::Containerd;
+use husk_tests::containerd::{Containerd, Purpose};
 use husk_tests::lab::Lab;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
@@ -43,9 +43,13 @@ fn run() -> Result<ExitCode> {
 
 /// Runs the command beside a containerd.
 fn run_in(lab: &Lab) -> Result<ExitStatus> {
-    let mut arguments = env::args_os().skip(1);
-    let program = arguments.next().context("usage: lab COMMAND [ARG...]")?;
-    let containerd = Containerd::start(lab, "suite");
+    let mut arguments = env::args_os().skip(1).peekable();
+    let bench = arguments.next_if(|argument| argument == "--bench");
+    let purpose = bench.map_or(Purpose::Tests, |_| Purpose::Bench);
+    let program = arguments
+        .next()
+        .context("usage: lab [--bench] COMMAND [ARG...]")?;
+    let containerd = Containerd::start(lab, "suite", purpose);
     let mut command = Command::new(&program)
         .args(arguments)
         .envs(lab.environment())

@@ -9,11 +9,7 @@ use crate::page::{Cell, Page, Style, WIDTH, cell, cut};
 
 /// Adds the table to a page; several when one would be too wide.
 pub(super) fn namespaces(page: &mut Page, report: &Report) {
-    let live: Vec<_> = report
-        .containers
-        .iter()
-        .filter(|container| container.pid.is_some())
-        .collect();
+    let live = report.live();
     if live.is_empty() {
         return;
     }

@@ -15,7 +15,7 @@ mod find;
 #[cfg(test)]
 mod fixture;
 mod matrix;
-mod proc;
+pub(crate) mod proc;
 mod report;
 mod sharing;
 #[cfg(test)]

@@ -36,15 +36,17 @@ fn inode(path: &Path) -> Option<u64> {
 
 /// Memory of a process, in bytes; see `smaps_rollup` in proc(5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     /// Resident pages, those shared with other processes too.
-    pub(super) rss: u64,
+    pub(crate) rss: u64,
     /// Pages that only this process has, and has written: what it costs.
-    pub(super) private_dirty: u64,
+    pub(crate) private_dirty: u64,
+    /// Resident pages, each divided by the number of processes that share it.
+    pub(crate) pss: u64,
 }
 
 /// `None` for a process that is gone or has no memory of its own, such as a zombie.
-pub(super) fn memory(pid: i32) -> Option<Memory> {
+pub(crate) fn memory(pid: i32) -> Option<Memory> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     let field = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
@@ -54,6 +56,7 @@ pub(super) fn memory(pid: i32) -> Option<Memory> {
     Some(Memory {
         rss: field("Rss:")?,
         private_dirty: field("Private_Dirty:")?,
+        pss: field("Pss:")?,
     })
 }
 
@@ -153,7 +156,9 @@ mod tests {
         assert!(age(Process { pid, start_time }).unwrap() < 3600);
         let memory = memory(pid).unwrap();
         assert!(
-            memory.rss > memory.private_dirty && memory.private_dirty > 0,
+            memory.rss >= memory.pss
+                && memory.pss > memory.private_dirty
+                && memory.private_dirty > 0,
             "{memory:?}"
         );
         assert!(command(pid).unwrap().contains("husk"));

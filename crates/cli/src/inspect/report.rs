@@ -43,6 +43,16 @@ pub(super) struct Report {
     pub(super) containers: Vec<Container>,
 }
 
+impl Report {
+    /// The containers that have a process.
+    pub(super) fn live(&self) -> Vec<&Container> {
+        let containers = self.containers.iter();
+        containers
+            .filter(|container| container.pid.is_some())
+            .collect()
+    }
+}
+
 /// What the pod's containers share, and the processes that serve them.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Sandbox {

@@ -13,11 +13,7 @@ const LISTED: usize = 4;
 
 /// Adds the tree to a page.
 pub(super) fn sharing(page: &mut Page, report: &Report) {
-    let live: Vec<_> = report
-        .containers
-        .iter()
-        .filter(|container| container.pid.is_some())
-        .collect();
+    let live = report.live();
     if live.is_empty() {
         return;
     }

@@ -70,13 +70,15 @@ fn exec_passes_input_output_and_status_on(node: &Node) {
         .husk(&["exec", "-i", "test", "-c", "a", "--", "sha256sum"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(&vec![b'x'; 1_000_000]).unwrap();
+    let written = stdin.write_all(&vec![b'x'; 1_000_000]);
     drop(stdin);
     let output = finish(child);
-    assert!(output.status.success());
+    assert!(output.status.success(), "{written:?} {output:?}");
+    written.unwrap();
     // By coreutils: printf 'x%.0s' $(seq 1000000) | sha256sum
     let sum = "1b977e9f84f1b26b6ed7f68b0498faee2385ea4125bd29adce4a7d9106ba3134";
     assert_eq!(stdout(&output), format!("{sum}  -\n"));

@@ -36,3 +36,24 @@ fn a_bad_configuration_refuses_the_pod() {
     );
     node.assert_nothing_left();
 }
+
+/// Containers start in the manifest's order, so one may join the namespace of another before it.
+#[test]
+fn a_container_can_join_the_processes_of_one_before_it() {
+    let node = Node::new(Shim::Husk);
+    let config = node.scratch().join("config.toml");
+    fs::write(&config, "[containers.b.scopes]\npid = \"target:a\"\n").unwrap();
+    let pod = "  restartPolicy: Never\n  containers:\n\
+        \x20 - {name: a, image: ROOTFS, command: [sh, -c, 'exec sleep 1']}\n\
+        \x20 - {name: b, image: ROOTFS, command: [sh, -c, 'tr \"\\0\" \" \" < /proc/1/cmdline; echo']}\n";
+    for _ in 0..5 {
+        let output = finish(node.start(pod, &["--config", config.to_str().unwrap()]));
+        let seen = lines_of(&output, "b");
+        assert_eq!(seen.len(), 1, "{}", stderr(&output));
+        assert!(
+            seen[0].starts_with("sleep 1") || seen[0].starts_with("sh -c"),
+            "{seen:?}"
+        );
+    }
+    node.assert_nothing_left();
+}

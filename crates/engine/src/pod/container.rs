@@ -124,7 +124,7 @@ impl Context {
         let root = self.write_bundle(loaded, &id).await?;
         self.announce(name, &id).await?;
         let (bundle, stdio) = (self.bundle(&id), self.stdio(name));
-        let created = self.task.create(&id, &bundle, root, &stdio).await;
+        let created = self.task.create(&id, &bundle, root, &stdio, None).await;
         created.map_err(Error::container(name))?;
 
         let lived = self.live(loaded, &id, stop, started).await;

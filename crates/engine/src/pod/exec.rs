@@ -1,14 +1,21 @@
 //! A further process in a running container.
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fs, io};
 
+use nix::errno::Errno;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use oci_spec::runtime::Spec;
 use tokio::net::unix::pipe;
+use tokio::time::{Instant, sleep};
 
 use super::Error;
 use crate::shim::{self, Exit, Stdio, Task};
+
+/// How long a shim may take to open the input of a process it has started, and how often to look.
+const STDIN_OPENS: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// What to run, and where.
 #[derive(Clone, Debug)]
@@ -78,8 +85,8 @@ impl Exec {
         let stdin = match fifos.stdio.stdin.as_str() {
             "" => None,
             path => Some(
-                pipe::OpenOptions::new()
-                    .open_sender(path)
+                open_stdin(path)
+                    .await
                     .map_err(Error::io("open the fifo", path))?,
             ),
         };
@@ -139,6 +146,23 @@ impl Control {
         let exit = self.task.wait(&self.container, &self.id).await?;
         self.task.delete(&self.container, &self.id).await?;
         Ok(exit)
+    }
+}
+
+/// Opens the fifo of a started process's input. The runc shim opens its end in its own time, maybe
+/// after it has answered; until then there is nobody to write to.
+async fn open_stdin(path: &str) -> io::Result<pipe::Sender> {
+    let deadline = Instant::now() + STDIN_OPENS;
+    loop {
+        match pipe::OpenOptions::new().open_sender(path) {
+            Err(error)
+                if error.raw_os_error() == Some(Errno::ENXIO as i32)
+                    && Instant::now() < deadline =>
+            {
+                sleep(PAUSE).await;
+            }
+            opened => return opened,
+        }
     }
 }
 

@@ -1,5 +1,4 @@
 //! The order in which a pod's containers run.
-use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{oneshot, watch};
@@ -61,34 +60,25 @@ async fn inits(
     Ok(None)
 }
 
-/// Runs the pod's containers together. One that cannot be run takes the others with it.
+/// Runs the pod's containers together, started in the manifest's order as the kubelet does: one may
+/// take a namespace of another that is named before it. One that cannot be run takes the others with
+/// it.
 async fn side_by_side(
     context: &Arc<Context>,
     stop: &watch::Sender<Stop>,
 ) -> Result<Outcome, Error> {
-    let names = context
-        .containers
-        .iter()
-        .map(|loaded| loaded.container.name.clone());
-    let waiting: HashSet<_> = names.collect();
-    let waiting = Arc::new(Mutex::new(waiting));
-    let mut running = JoinSet::new();
-    for loaded in context.containers.clone() {
-        let (context, waiting) = (Arc::clone(context), Arc::clone(&waiting));
-        let stop = stop.subscribe();
-        running.spawn(async move {
-            let started = || {
-                let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-                if waiting.remove(&loaded.container.name) && waiting.is_empty() {
-                    let record = context.journal.record();
-                    context.observer.notice(&Notice::Ready { record: &record });
-                }
-            };
-            let end = context
-                .keep(&loaded, context.pod.restart_policy, stop, started)
-                .await;
-            (loaded.container.name.clone(), end)
-        });
+    let policy = context.pod.restart_policy;
+    let mut running = Running::new();
+    let mut all = true;
+    for loaded in &context.containers {
+        all = start(&mut running, context, loaded, policy, stop.subscribe()).await;
+        if !all {
+            break;
+        }
+    }
+    if all {
+        let record = context.journal.record();
+        context.observer.notice(&Notice::Ready { record: &record });
     }
     let mut outcome = Ok(Outcome::default());
     while let Some(joined) = running.join_next().await {
@@ -112,36 +102,49 @@ async fn side_by_side(
     outcome
 }
 
+/// The containers that run, by name.
+type Running = JoinSet<(String, Result<End, Error>)>;
+
+/// Starts a container and waits until it runs. False if it never did; why, is the task's result.
+async fn start(
+    running: &mut Running,
+    context: &Arc<Context>,
+    loaded: &Loaded,
+    policy: RestartPolicy,
+    stop: watch::Receiver<Stop>,
+) -> bool {
+    let (sender, receiver) = oneshot::channel();
+    let sender = Mutex::new(Some(sender));
+    let (context, loaded) = (Arc::clone(context), loaded.clone());
+    running.spawn(async move {
+        let started = || {
+            let sender = sender.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(sender) = sender {
+                // Nobody waits any more once the pod is being stopped.
+                let _ = sender.send(());
+            }
+        };
+        let end = context.keep(&loaded, policy, stop, started).await;
+        (loaded.container.name, end)
+    });
+    receiver.await.is_ok()
+}
+
 /// Init containers with `restartPolicy: Always`; Kubernetes stops them after all others.
 #[derive(Default)]
 struct Sidecars {
-    running: JoinSet<Result<End, Error>>,
+    running: Running,
     stop: watch::Sender<Stop>,
 }
 
 impl Sidecars {
     /// Starts one and waits until it runs.
     async fn start(&mut self, context: &Arc<Context>, loaded: &Loaded) -> Result<(), Error> {
-        let (sender, receiver) = oneshot::channel();
-        let sender = Mutex::new(Some(sender));
-        let (context, loaded) = (Arc::clone(context), loaded.clone());
+        let policy = RestartPolicy::Always;
         let stop = self.stop.subscribe();
-        self.running.spawn(async move {
-            let started = || {
-                let sender = sender.lock().unwrap_or_else(PoisonError::into_inner).take();
-                if let Some(sender) = sender {
-                    // Nobody waits any more once the pod is being stopped.
-                    let _ = sender.send(());
-                }
-            };
-            context
-                .keep(&loaded, RestartPolicy::Always, stop, started)
-                .await
-        });
-        // Dropped unsent when it could not be started; the reason is the task's result.
-        if receiver.await.is_err() {
+        if !start(&mut self.running, context, loaded, policy, stop).await {
             while let Some(ended) = self.running.join_next().await {
-                ended??;
+                ended?.1?;
             }
         }
         Ok(())
@@ -155,7 +158,7 @@ impl Sidecars {
         loop {
             tokio::select! {
                 ended = self.running.join_next() => match ended {
-                    Some(ended) => { ended??; }
+                    Some(ended) => { ended?.1?; }
                     None => return Ok(()),
                 },
                 Ok(()) = pod.changed() => { self.stop.send_replace(*pod.borrow()); }

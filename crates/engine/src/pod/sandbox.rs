@@ -168,7 +168,7 @@ async fn by_pause(
 ) -> Result<Sandbox, Error> {
     let task = shim.task();
     let made = async {
-        task.create(&record.id, bundle, Vec::new(), &Stdio::default())
+        task.create(&record.id, bundle, Vec::new(), &Stdio::default(), None)
             .await?;
         task.start(&record.id, "").await
     };

@@ -14,9 +14,17 @@ use super::Error;
 /// The name that every shim opens in its working directory.
 const FIFO: &str = "log";
 
-/// Makes the bundle's log fifo and copies what the shim writes there to `file`, for as long as
-/// the returned task lives.
-pub(super) fn drain(bundle: &Path, file: &Path) -> Result<JoinHandle<()>, Error> {
+/// What is copied from a shim's log, until it is dropped.
+pub(super) struct Drained(JoinHandle<()>);
+
+impl Drop for Drained {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Makes the bundle's log fifo and copies what the shim writes there to `file`.
+pub(super) fn drain(bundle: &Path, file: &Path) -> Result<Drained, Error> {
     let fifo = bundle.join(FIFO);
     if !fifo.exists() {
         mkfifo(&fifo, Mode::from_bits_truncate(0o600))
@@ -32,7 +40,7 @@ pub(super) fn drain(bundle: &Path, file: &Path) -> Result<JoinHandle<()>, Error>
         .append(true)
         .open(file)
         .map_err(Error::io("open", file))?;
-    Ok(tokio::spawn(async move {
+    Ok(Drained(tokio::spawn(async move {
         let mut buffer = [0; 8192];
         while let Ok(count) = receiver.read(&mut buffer).await {
             let Some(text) = buffer.get(..count).filter(|text| !text.is_empty()) else {
@@ -42,7 +50,7 @@ pub(super) fn drain(bundle: &Path, file: &Path) -> Result<JoinHandle<()>, Error>
                 break;
             }
         }
-    }))
+    })))
 }
 
 /// The log's last lines, for an error message; at most 2 KiB.

@@ -17,9 +17,10 @@ mod task;
 pub use binary::Binary;
 pub use error::Error;
 pub use events::{Event, Events};
-pub use options::{NamespaceMode, PodSandboxConfig, RuntimeOptions};
+pub use options::{NamespaceMode, PodSandboxConfig, RuncOptions, RuntimeOptions};
+pub use protobuf::well_known_types::any::Any;
 pub use sandbox::Sandbox;
-pub use start::{Shim, Start, address_of};
+pub use start::{Answered, Shim, Start, Starting, address_of};
 pub use task::{Exit, Stdio, Task};
 
 /// The containerd namespace in which the engine's pods live, as `ctr -n NAMESPACE` has it.

@@ -1,9 +1,10 @@
 //! The messages that containerd sends inside an `Any`, and that the engine must therefore write:
-//! `runtimeoptions.v1.Options` and CRI's `runtime.v1.PodSandboxConfig`.
+//! `runtimeoptions.v1.Options`, `containerd.runc.v1.Options` and CRI's
+//! `runtime.v1.PodSandboxConfig`.
 //!
 //! They are written field by field, because their generated code would bring CRI's whole API
 //! and a second protobuf library for a dozen fields. The numbers are those of containerd's
-//! `api/types/runtimeoptions/v1/api.proto` and Kubernetes' `cri-api/pkg/apis/runtime/v1/api.proto`.
+//! `api/types/runtimeoptions/v1/api.proto` and `api/types/runc/options/oci.proto`, and Kubernetes' `cri-api/pkg/apis/runtime/v1/api.proto`.
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -23,6 +24,23 @@ impl RuntimeOptions {
         let mut message = Message::default();
         message.string(2, &self.config_path.to_string_lossy());
         message.into_any("runtimeoptions.v1.Options")
+    }
+}
+
+/// What runc's shim takes as its options: which OCI runtime it calls.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuncOptions {
+    /// The runtime's binary, an absolute path.
+    pub binary: PathBuf,
+}
+
+impl RuncOptions {
+    /// The message as `start` and Create carry it.
+    #[must_use]
+    pub fn to_any(&self) -> Any {
+        let mut message = Message::default();
+        message.string(6, &self.binary.to_string_lossy());
+        message.into_any("containerd.runc.v1.Options")
     }
 }
 
@@ -226,5 +244,15 @@ mod tests {
         .to_any();
         assert_eq!(any.type_url, "runtimeoptions.v1.Options");
         assert_eq!(any.value, b"\x12\x10/etc/husk/a.toml");
+    }
+
+    #[test]
+    fn the_runtime_of_runc_s_shim_is_field_six() {
+        let any = RuncOptions {
+            binary: "/usr/bin/crun".into(),
+        }
+        .to_any();
+        assert_eq!(any.type_url, "containerd.runc.v1.Options");
+        assert_eq!(any.value, b"\x32\x0d/usr/bin/crun");
     }
 }

@@ -1,4 +1,5 @@
 //! Starting a shim, and connecting to one that runs.
+use std::io::PipeReader;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -8,12 +9,13 @@ use protobuf::Message as _;
 use protobuf::well_known_types::any::Any;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
-use tokio::process::Command;
-use tokio::task::JoinHandle;
+use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use ttrpc::asynchronous::Client;
 
 use super::events::ttrpc_address;
+use super::log::Drained;
+use super::reply::Reply;
 use super::rpc::Service;
 use super::{Binary, Error, NAMESPACE, Sandbox, Task, log, reply};
 
@@ -42,7 +44,8 @@ pub struct Shim {
     client: Client,
     version: u32,
     address: String,
-    log: Option<JoinHandle<()>>,
+    /// Of a shim that this process started: what it logs is copied as long as this is held.
+    log: Option<Drained>,
 }
 
 impl Start {
@@ -52,15 +55,9 @@ impl Start {
     /// What the command said, or why the socket cannot be reached; the shim's `delete` command
     /// has then cleaned up.
     pub async fn run(&self) -> Result<Shim, Error> {
-        let log_file = self.bundle.join("shim.log");
-        let log = log::drain(&self.bundle, &log_file)?;
         match self.connected().await {
-            Ok(mut shim) => {
-                shim.log = Some(log);
-                Ok(shim)
-            }
+            Ok(shim) => Ok(shim),
             Err(error) => {
-                log.abort();
                 if let Err(cleanup) = self.delete().await {
                     ::log::debug!("clean-up after {error}: {cleanup}");
                 }
@@ -70,19 +67,19 @@ impl Start {
     }
 
     async fn connected(&self) -> Result<Shim, Error> {
-        let output = self.start_output().await?;
-        let reply = reply::parse(&output).map_err(|problem| Error::Reply {
-            shim: self.binary.path().to_owned(),
-            reply: output,
-            problem,
-        })?;
-        Shim::connect(&reply.address, reply.version).await
+        self.spawn()?.answer().await?.connect().await
     }
 
-    /// Runs `start`, its stdout and stderr read together as containerd reads them (contract 5).
-    async fn start_output(&self) -> Result<String, Error> {
-        let path = self.binary.path();
-        let failed = |what| Error::io(what, path);
+    /// Executes the shim's `start` command, its stdout and stderr one stream as containerd has
+    /// them (contract 5). [`Start::run`] does this and what follows; in parts it can be timed, and
+    /// whatever the shim left when one of them fails is the caller's to clean up with
+    /// [`Start::delete`].
+    ///
+    /// # Errors
+    /// The binary cannot be executed, or no log made.
+    pub fn spawn(&self) -> Result<Starting<'_>, Error> {
+        let log = log::drain(&self.bundle, &self.log())?;
+        let failed = |what| Error::io(what, self.binary.path());
         let (reader, writer) = std::io::pipe().map_err(failed("make a pipe for"))?;
         let second = writer.try_clone().map_err(failed("make a pipe for"))?;
         let mut command = self.command();
@@ -95,31 +92,18 @@ impl Start {
         } else {
             Stdio::null()
         });
-        let mut child = command.spawn().map_err(failed("run"))?;
-        // The command holds the pipe's writing ends, and reading ends when the last is closed.
-        drop(command);
+        let child = command.spawn().map_err(failed("run"))?;
+        Ok(Starting {
+            start: self,
+            child,
+            output: reader,
+            log,
+        })
+    }
 
-        if let (Some(options), Some(mut stdin)) = (&self.options, child.stdin.take()) {
-            let bytes = options.write_to_bytes().unwrap_or_default();
-            // A shim that reads no options closes its stdin early; that is its right.
-            let _ = stdin.write_all(&bytes).await;
-        }
-        let mut receiver =
-            pipe::Receiver::from_owned_fd(reader.into()).map_err(failed("read from"))?;
-        let mut output = String::new();
-        let finished = timeout(PATIENCE, async {
-            receiver.read_to_string(&mut output).await?;
-            child.wait().await
-        });
-        match finished.await {
-            Ok(Ok(status)) if status.success() => Ok(output),
-            Ok(Ok(status)) => {
-                let detail = log::tail(&self.bundle.join("shim.log"));
-                Err(self.failed("start", status.to_string(), format!("{output}{detail}")))
-            }
-            Ok(Err(error)) => Err(failed("run")(error)),
-            Err(_) => Err(self.failed("start", String::from("no end within 10 s"), output)),
-        }
+    /// Where what the shim logs is copied to.
+    fn log(&self) -> PathBuf {
+        self.bundle.join("shim.log")
     }
 
     /// Runs the shim's `delete` command: containerd's way to remove what a dead shim left
@@ -182,6 +166,76 @@ impl Start {
     }
 }
 
+/// A `start` command that runs.
+pub struct Starting<'a> {
+    start: &'a Start,
+    child: Child,
+    output: PipeReader,
+    log: Drained,
+}
+
+impl Starting<'_> {
+    /// Gives the command its options and waits for its reply.
+    ///
+    /// # Errors
+    /// What the command said instead, or that it said nothing for 10 s.
+    pub async fn answer(mut self) -> Result<Answered, Error> {
+        let start = self.start;
+        let failed = |what| Error::io(what, start.binary.path());
+        if let (Some(options), Some(mut stdin)) = (&start.options, self.child.stdin.take()) {
+            let bytes = options.write_to_bytes().unwrap_or_default();
+            // A shim that reads no options closes its stdin early; that is its right.
+            let _ = stdin.write_all(&bytes).await;
+        }
+        let mut receiver =
+            pipe::Receiver::from_owned_fd(self.output.into()).map_err(failed("read from"))?;
+        let mut output = String::new();
+        let finished = timeout(PATIENCE, async {
+            receiver.read_to_string(&mut output).await?;
+            self.child.wait().await
+        });
+        match finished.await {
+            Ok(Ok(status)) if status.success() => {}
+            Ok(Ok(status)) => {
+                let detail = log::tail(&start.log());
+                let said = format!("{output}{detail}");
+                return Err(start.failed("start", status.to_string(), said));
+            }
+            Ok(Err(error)) => return Err(failed("run")(error)),
+            Err(_) => return Err(start.failed("start", "no end within 10 s".into(), output)),
+        }
+        match reply::parse(&output) {
+            Ok(reply) => Ok(Answered {
+                reply,
+                log: self.log,
+            }),
+            Err(problem) => Err(Error::Reply {
+                shim: start.binary.path().to_owned(),
+                reply: output,
+                problem,
+            }),
+        }
+    }
+}
+
+/// What a shim answered to `start`.
+pub struct Answered {
+    reply: Reply,
+    log: Drained,
+}
+
+impl Answered {
+    /// Connects to the socket that the answer names.
+    ///
+    /// # Errors
+    /// A socket that is gone or that nobody listens to.
+    pub async fn connect(self) -> Result<Shim, Error> {
+        let mut shim = Shim::connect(&self.reply.address, self.reply.version).await?;
+        shim.log = Some(self.log);
+        Ok(shim)
+    }
+}
+
 impl Shim {
     /// Connects to a shim that runs. `version` is that of its reply to `start`: 3, or 2 for shims
     /// of containerd 1.x.
@@ -237,14 +291,6 @@ impl Shim {
             client: self.client.clone(),
             name,
         })
-    }
-}
-
-impl Drop for Shim {
-    fn drop(&mut self) {
-        if let Some(log) = &self.log {
-            log.abort();
-        }
     }
 }
 

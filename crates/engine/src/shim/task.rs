@@ -48,7 +48,8 @@ pub struct Exit {
 
 impl Task {
     /// Makes the container of `bundle` and mounts its root; its init waits for [`Task::start`].
-    /// Returns init's pid.
+    /// Returns init's pid. `options` are the handler's, for shims that want them with every
+    /// container, such as [`RuncOptions`](super::RuncOptions).
     ///
     /// # Errors
     /// What the shim answered, or that it did not.
@@ -58,9 +59,11 @@ impl Task {
         bundle: &Path,
         rootfs: Vec<Mount>,
         stdio: &Stdio,
+        options: Option<Any>,
     ) -> Result<u32, Error> {
         let request = CreateTaskRequest {
             id: id.to_owned(),
+            options: options.into(),
             bundle: bundle.to_string_lossy().into_owned(),
             rootfs,
             terminal: stdio.terminal,

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::cgroup::is_v2;
 use crate::image;
-use crate::manifest::{Container, Pod, ProcMount};
+use crate::manifest::{Container, Pod, ProcMount, SeccompProfile, Security};
 
 pub use mounts::VolumeBind;
 
@@ -140,6 +140,48 @@ pub fn container(
         "mounts": mounts::mounts(pod, container, sandbox, volumes),
         "annotations": annotations(pod, container, image, sandbox),
         "linux": without_nulls(linux),
+    });
+    Ok(serde_json::from_value(spec)?)
+}
+
+/// Writes the spec of a container that shares nothing: what `runc spec` writes, in namespaces of
+/// its own, with the capabilities and the seccomp profile that a container has which asks for
+/// nothing. Its root is the bundle's `rootfs`, `cgroup` its `cgroupsPath`, and `pod` the pod that
+/// it is one of for its shim.
+///
+/// # Errors
+/// [`Error::Invalid`] only.
+pub fn alone(pod: &str, cgroup: &str, args: &[&str]) -> Result<Spec, Error> {
+    let capabilities = capabilities::granted(&Security::default())?;
+    let kinds = ["pid", "network", "ipc", "uts", "mount"].into_iter();
+    let kinds = kinds.chain(is_v2().then_some("cgroup"));
+    let namespaces: Vec<Value> = kinds.map(|kind| json!({"type": kind})).collect();
+    let spec = json!({
+        "ociVersion": OCI_VERSION,
+        "process": {
+            "user": {"uid": 0, "gid": 0},
+            "args": args,
+            "env": ["PATH=/bin"],
+            "cwd": "/",
+            "capabilities": {
+                "bounding": capabilities,
+                "effective": capabilities,
+                "permitted": capabilities,
+            },
+            "noNewPrivileges": true,
+        },
+        "root": {"path": "rootfs", "readonly": true},
+        "hostname": "alone",
+        "mounts": mounts::kernel(true),
+        "annotations": {CONTAINER_TYPE: "container", SANDBOX_ID: pod},
+        "linux": {
+            "namespaces": namespaces,
+            "cgroupsPath": cgroup,
+            "resources": {"devices": devices::rules(false)},
+            "maskedPaths": MASKED,
+            "readonlyPaths": READ_ONLY,
+            "seccomp": seccomp::profile(&SeccompProfile::RuntimeDefault, &capabilities)?,
+        },
     });
     Ok(serde_json::from_value(spec)?)
 }

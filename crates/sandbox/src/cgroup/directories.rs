@@ -40,6 +40,14 @@ pub(super) fn unmake(made: &[PathBuf]) {
 
 fn make_way(hierarchy: &Hierarchy, made: &mut Vec<PathBuf>) -> Result<()> {
     let unified = hierarchy.controllers.is_empty();
+    // Nearly always what is above is there, and needs nothing but with these two.
+    let alone = !unified && !hierarchy.has("cpuset");
+    if let Some(above) = hierarchy.dir.parent().filter(|_| alone) {
+        match make_one(hierarchy, above, &hierarchy.dir, made) {
+            Err(error) if error.is_gone() => {}
+            done => return done,
+        }
+    }
     let mut way: Vec<&Path> = hierarchy
         .dir
         .ancestors()
@@ -51,20 +59,30 @@ fn make_way(hierarchy: &Hierarchy, made: &mut Vec<PathBuf>) -> Result<()> {
         if unified {
             hand_down_controllers(above)?;
         }
-        match fs::create_dir(dir) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            done => {
-                done.map_err(Error::file("make the cgroup", dir))?;
-                made.push((*dir).to_owned());
-            }
-        }
-        if hierarchy.has("cpuset") {
-            inherit_cpuset(above, dir)?;
-        }
+        make_one(hierarchy, above, dir, made)?;
     }
     if unified {
         // One that was left behind frozen would hold its first process before it can do anything.
         files::write(&hierarchy.dir.join("cgroup.freeze"), "0")?;
+    }
+    Ok(())
+}
+
+fn make_one(
+    hierarchy: &Hierarchy,
+    above: &Path,
+    dir: &Path,
+    made: &mut Vec<PathBuf>,
+) -> Result<()> {
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        done => {
+            done.map_err(Error::file("make the cgroup", dir))?;
+            made.push(dir.to_owned());
+        }
+    }
+    if hierarchy.has("cpuset") {
+        inherit_cpuset(above, dir)?;
     }
     Ok(())
 }

@@ -1,14 +1,31 @@
 //! Reading and writing the files of a cgroup.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::error::{Error, Result};
 
+/// Most files of a cgroup, and of a process, are shorter.
+const USUAL: usize = 4096;
+
 /// Reads a whole file.
 pub(super) fn read(path: &Path) -> Result<String> {
-    fs::read_to_string(path).map_err(Error::file("read", path))
+    let text = String::from_utf8(read_bytes(path)?).map_err(io::Error::other);
+    text.map_err(Error::file("read", path))
+}
+
+/// The same, of names that need not be text. The kernel says that files of its own are empty:
+/// without a buffer to begin with, they would be read in pieces of 32 bytes.
+pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
+    let read = || {
+        let mut bytes = Vec::with_capacity(USUAL);
+        // `take` keeps the standard library from asking for the length.
+        let mut file = File::open(path)?.take(u64::MAX);
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(Error::file("read", path))
 }
 
 /// Reads a file that a kernel may lack; `None` when it is not there.

@@ -176,3 +176,23 @@ fn rdma(device: &str, limit: &LinuxRdma) -> String {
     }
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Write;
+
+    /// The files and what is written to them.
+    pub(super) fn values(writes: &[Write]) -> Vec<(String, String)> {
+        writes
+            .iter()
+            .map(|write| (write.file.clone(), write.value.clone()))
+            .collect()
+    }
+
+    pub(super) fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+        expected
+            .iter()
+            .map(|(file, value)| ((*file).into(), (*value).into()))
+            .collect()
+    }
+}

@@ -1,6 +1,6 @@
 //! Making a container's cgroup, with its limits, before any of its processes is there.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
@@ -32,28 +32,22 @@ impl New {
         &self.cgroup
     }
 
-    /// Its path from the root of each hierarchy: what `linux.cgroupsPath` must say for a runtime
-    /// that joins it, and finds nothing to make or to limit any more.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        // All hierarchies have the same: it was made so, and there is one at least.
-        self.cgroup
-            .hierarchies
-            .first()
-            .map_or(Path::new("/"), |first| &first.path)
-    }
-
     /// Moves the container's init in, in hierarchies too that its maker may not have known, and
     /// hands the cgroup over: from now on it stays.
     ///
     /// # Errors
     /// The process is gone, or the kernel refuses; then the cgroup is undone.
-    pub fn adopt(mut self, init: i32) -> Result<Cgroup> {
+    pub fn adopt(self, init: i32) -> Result<Cgroup> {
         self.cgroup.join(init)?;
+        Ok(self.keep())
+    }
+
+    /// Hands the cgroup over, as the container's init is in it, in all hierarchies.
+    pub(crate) fn keep(mut self) -> Cgroup {
         // Only now: a scope of systemd ends with its last process.
         self.anchor = None;
         self.adopted = true;
-        Ok(self.cgroup.clone())
+        self.cgroup.clone()
     }
 }
 
@@ -66,7 +60,10 @@ impl Drop for New {
         // Whatever half-made container is in it has no one left to tell.
         let undone = self.cgroup.kill().and_then(|()| self.cgroup.remove());
         if let Err(error) = undone {
-            log::warn!("cannot undo the cgroup {}: {error}", self.path().display());
+            log::warn!(
+                "cannot undo the cgroup {}: {error}",
+                self.cgroup.path().display()
+            );
         }
         directories::unmake(&self.made);
     }
@@ -127,7 +124,7 @@ fn start(unit: &Unit, id: &str, new: &New, resources: Option<&LinuxResources>) -
         id,
         anchor.pid.as_raw(),
         &limits::properties(&writes)?,
-        new.path(),
+        new.cgroup.path(),
     )?;
     Ok(anchor)
 }
@@ -178,7 +175,7 @@ impl Drop for Anchor {
 /// Whether this node can make cgroups in the way asked for; see [`Cgroup::check`].
 pub(super) fn check(driver: Driver) -> Result<()> {
     let mounts = paths::mounts()?;
-    let in_charge = paths::in_charge(&mounts)?;
+    let in_charge = paths::in_charge(mounts)?;
     if driver == Driver::Cgroupfs {
         return Ok(());
     }

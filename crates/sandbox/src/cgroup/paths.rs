@@ -4,11 +4,12 @@
 //! there is one for each controller or group of controllers, each a filesystem of its own.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::error::{Error, Result};
+use super::files;
 
 /// The controllers that decide who is in charge of a node: where v1 has one of them, v2 is at most
 /// a tree for systemd to track processes in ("hybrid"), or holds what nobody mounted as v1.
@@ -26,13 +27,18 @@ pub(super) struct Mount {
 }
 
 /// All usable cgroup mounts of this process's mount namespace.
-pub(super) fn mounts() -> Result<Vec<Mount>> {
+///
+/// A node mounts them when it boots: they are looked for once, and what is forked knows them too.
+pub(super) fn mounts() -> Result<&'static [Mount]> {
+    static MOUNTS: OnceLock<Vec<Mount>> = OnceLock::new();
+    if let Some(mounts) = MOUNTS.get() {
+        return Ok(mounts);
+    }
     let path = Path::new("/proc/self/mountinfo");
-    let text = fs::read(path).map_err(Error::file("read", path))?;
-    let mut mounts = parse_mounts(&text);
+    let mut mounts = parse_mounts(&files::read_bytes(path)?);
     // One that is hidden below another mount is still listed, but its files are not there.
     mounts.retain(|mount| mount.point.join("cgroup.procs").exists());
-    Ok(mounts)
+    Ok(MOUNTS.get_or_init(|| mounts))
 }
 
 /// Picks the hierarchies in charge: all of v1 if v1 has a deciding controller, else v2.

@@ -9,26 +9,24 @@
 //! executable (CVE-2016-9962, CVE-2019-5736). A script whose interpreter is /proc/self/exe does run
 //! the shim's program in the container; that file cannot be written while any shim of the node runs
 //! (`ETXTBSY`), which is what protects it then.
-mod identity;
 mod join;
-mod limits;
 mod process;
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, setns};
-use nix::sys::prctl;
-use nix::unistd::{ForkResult, fork};
-use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction};
-
 use self::process::Inside;
+use crate::birth::Birthplace;
+use crate::cgroup::Cgroup;
 use crate::process::Pidfd;
+use crate::program::{Program, limits};
 use crate::workload::Workload;
 use crate::zygote::{Doing, Done, Exec, JobError, Report};
 use crate::{bundle, console, sys};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::prctl;
 
 /// Where the way to report is kept while all else is closed.
 const OUTCOME: i32 = 3;
@@ -38,12 +36,12 @@ const ABOUT_TO_EXECUTE: u8 = b'+';
 pub(crate) fn exec(job: Exec, report: &Report) -> Result<Done, JobError> {
     bundle::check_process(&job.process)?;
     let workload = Workload::new(&job.process)?;
-    refuse_unsupported(&job)?;
+    let program = Program::new(job.process, workload, job.seccomp.as_ref())?;
 
     report.step("opening the container's init");
     let init = open_init(job.init)?;
     let namespaces = join::differing(init.pid)?;
-    limits::set_oom_score(&job.process, init.pid)?;
+    limits::set_oom_score_of_exec(&program.process, init.pid)?;
     prctl::set_dumpable(false).doing(|| "become undumpable")?;
 
     report.step("forking the process");
@@ -53,20 +51,23 @@ pub(crate) fn exec(job: Exec, report: &Report) -> Result<Done, JobError> {
         setns(&init.fd, CloneFlags::CLONE_NEWPID)
             .doing(|| format!("enter the pid namespace of process {}", init.pid))?;
     }
-    // SAFETY: a builder has one thread, so the child's memory is in no half-changed state.
-    let child = match unsafe { fork() }.doing(|| "fork")? {
-        ForkResult::Child => {
-            let inside = Inside {
-                job,
-                init,
-                namespaces,
-                console: console_sender,
-            };
-            become_program(inside, workload, outcome_writer)
-        }
-        ForkResult::Parent { child } => child.as_raw(),
+    let affinity = program.process.exec_cpu_affinity().as_ref();
+    limits::set_affinity(affinity.and_then(|it| it.initial().as_deref()))?;
+    let cgroup = Cgroup::of(init.pid)?;
+    let birthplace = Birthplace::in_cgroup(&cgroup)?;
+    let Some(child) = birthplace.clone_into(CloneFlags::empty())? else {
+        drop(outcome);
+        let inside = Inside {
+            stdio: job.stdio,
+            program,
+            init,
+            namespaces,
+            cgroup,
+            birthplace,
+            console: console_sender,
+        };
+        become_program(inside, outcome_writer)
     };
-    let child = Pidfd::open(child).doing(|| "open a pidfd for the process")?;
     drop(outcome_writer);
     drop(console_sender);
 
@@ -84,8 +85,8 @@ pub(crate) fn exec(job: Exec, report: &Report) -> Result<Done, JobError> {
 }
 
 /// In the child: joins, becomes, executes, or says why not.
-fn become_program(inside: Inside, workload: Workload, mut outcome: PipeWriter) -> ! {
-    let arrived = inside
+fn become_program(inside: Inside, mut outcome: PipeWriter) -> ! {
+    let mut program = inside
         .enter()
         .unwrap_or_else(|error| give_up(&outcome, &error));
     // What is open could be reached by the program, or lead out of the container (CVE-2024-21626):
@@ -94,7 +95,10 @@ fn become_program(inside: Inside, workload: Workload, mut outcome: PipeWriter) -
         Ok(kept) => outcome = PipeWriter::from(kept),
         Err(_) => sys::exit_now(127),
     }
-    let Err(error) = arrived.execute(workload, &mut outcome);
+    let Err(error) = program.become_user().and_then(|()| {
+        outcome.write_all(&[ABOUT_TO_EXECUTE]).doing(|| "report")?;
+        program.execute()
+    });
     give_up(&outcome, &error)
 }
 
@@ -103,35 +107,6 @@ fn give_up(mut outcome: &PipeWriter, error: &JobError) -> ! {
     // The builder is the only reader; if it is gone, so is whoever asked.
     let _ = outcome.write_all(&json);
     sys::exit_now(127)
-}
-
-fn refuse_unsupported(job: &Exec) -> Result<(), JobError> {
-    if job.seccomp.as_ref().is_some_and(notifies) {
-        return Err(JobError::invalid(
-            "the container's seccomp profile notifies a listener, which is not supported for a \
-             further process: run it without SCMP_ACT_NOTIFY",
-        ));
-    }
-    if job
-        .process
-        .selinux_label()
-        .as_deref()
-        .is_some_and(|label| !label.is_empty())
-    {
-        return Err(JobError::invalid(
-            "process.selinuxLabel is not supported: leave it empty",
-        ));
-    }
-    Ok(())
-}
-
-fn notifies(profile: &LinuxSeccomp) -> bool {
-    profile.default_action() == LinuxSeccompAction::ScmpActNotify
-        || profile
-            .syscalls()
-            .iter()
-            .flatten()
-            .any(|syscall| syscall.action() == LinuxSeccompAction::ScmpActNotify)
 }
 
 /// # Errors

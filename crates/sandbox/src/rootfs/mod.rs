@@ -1,5 +1,5 @@
 //! A container's root filesystem: what containerd asks to mount, and its undoing.
-mod options;
+pub(crate) mod options;
 
 use std::fs::{self, DirBuilder, File};
 use std::io;

@@ -3,14 +3,18 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::mount::MsFlags;
 
+use crate::mount_api::{self, Attributes};
+
 /// What mount(2) wants to know.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Options {
-    pub(super) flags: MsFlags,
+pub(crate) struct Options {
+    pub(crate) flags: MsFlags,
     /// Applied by a call of its own.
-    pub(super) propagation: Option<MsFlags>,
+    pub(crate) propagation: Option<MsFlags>,
+    /// For the mount and all below it, applied by a call of its own: `rro` and its kin.
+    pub(crate) recursive: Option<Attributes>,
     /// For the filesystem, joined by commas.
-    pub(super) data: String,
+    pub(crate) data: String,
 }
 
 /// mount(2) copies one page of data at most, with its terminating zero.
@@ -19,15 +23,20 @@ const PAGE: usize = 4096;
 impl Options {
     /// # Errors
     /// The option that cannot be honoured, and why.
-    pub(super) fn parse(options: &[String]) -> Result<Self, String> {
+    pub(crate) fn parse(options: &[String]) -> Result<Self, String> {
         let mut parsed = Self {
             flags: MsFlags::empty(),
             propagation: None,
+            recursive: None,
             data: String::new(),
         };
         for option in options {
             if let Some((flag, set)) = flag(option) {
                 parsed.flags.set(flag, set);
+            } else if let Some((set, clear)) = recursive_attribute(option) {
+                let attributes = parsed.recursive.get_or_insert_default();
+                attributes.set |= set;
+                attributes.clear |= clear;
             } else if let Some(propagation) = propagation(option) {
                 parsed.propagation = Some(propagation);
             } else if option == "loop" {
@@ -47,7 +56,7 @@ impl Options {
     }
 
     /// Whether the kernel would cut the data off.
-    pub(super) fn is_longer_than_a_page(&self) -> bool {
+    pub(crate) fn is_longer_than_a_page(&self) -> bool {
         self.data.len() >= PAGE
     }
 
@@ -134,6 +143,62 @@ fn flag(option: &str) -> Option<(MsFlags, bool)> {
     })
 }
 
+/// What a recursive option sets and clears, as `MOUNT_ATTR_*`; see the runtime specification.
+fn recursive_attribute(option: &str) -> Option<(u64, u64)> {
+    Some(match option {
+        "rro" => (mount_api::MOUNT_ATTR_RDONLY, 0),
+        "rrw" => (0, mount_api::MOUNT_ATTR_RDONLY),
+        "rnosuid" => (mount_api::MOUNT_ATTR_NOSUID, 0),
+        "rsuid" => (0, mount_api::MOUNT_ATTR_NOSUID),
+        "rnodev" => (mount_api::MOUNT_ATTR_NODEV, 0),
+        "rdev" => (0, mount_api::MOUNT_ATTR_NODEV),
+        "rnoexec" => (mount_api::MOUNT_ATTR_NOEXEC, 0),
+        "rexec" => (0, mount_api::MOUNT_ATTR_NOEXEC),
+        "rnodiratime" => (mount_api::MOUNT_ATTR_NODIRATIME, 0),
+        "rdiratime" => (0, mount_api::MOUNT_ATTR_NODIRATIME),
+        "rnosymfollow" => (mount_api::MOUNT_ATTR_NOSYMFOLLOW, 0),
+        "rsymfollow" => (0, mount_api::MOUNT_ATTR_NOSYMFOLLOW),
+        // The kernel wants the old one of these cleared as a whole.
+        "rnoatime" => (mount_api::MOUNT_ATTR_NOATIME, mount_api::MOUNT_ATTR_ATIME),
+        "rstrictatime" => (
+            mount_api::MOUNT_ATTR_STRICTATIME,
+            mount_api::MOUNT_ATTR_ATIME,
+        ),
+        "rrelatime" | "ratime" | "rnostrictatime" => {
+            (mount_api::MOUNT_ATTR_RELATIME, mount_api::MOUNT_ATTR_ATIME)
+        }
+        "rnorelatime" => (0, mount_api::MOUNT_ATTR_ATIME),
+        _ => return None,
+    })
+}
+
+/// A mount's own flags as `MOUNT_ATTR_*`: what a bind mount changes of its source's.
+pub(crate) fn attributes(flags: MsFlags) -> Attributes {
+    const OF_A_MOUNT: [(MsFlags, u64); 5] = [
+        (MsFlags::MS_RDONLY, mount_api::MOUNT_ATTR_RDONLY),
+        (MsFlags::MS_NOSUID, mount_api::MOUNT_ATTR_NOSUID),
+        (MsFlags::MS_NODEV, mount_api::MOUNT_ATTR_NODEV),
+        (MsFlags::MS_NOEXEC, mount_api::MOUNT_ATTR_NOEXEC),
+        (MsFlags::MS_NODIRATIME, mount_api::MOUNT_ATTR_NODIRATIME),
+    ];
+    let mut attributes = Attributes::default();
+    for (flag, attribute) in OF_A_MOUNT {
+        if flags.contains(flag) {
+            attributes.set |= attribute;
+        }
+    }
+    let of_atime = [
+        (MsFlags::MS_STRICTATIME, mount_api::MOUNT_ATTR_STRICTATIME),
+        (MsFlags::MS_NOATIME, mount_api::MOUNT_ATTR_NOATIME),
+        (MsFlags::MS_RELATIME, mount_api::MOUNT_ATTR_RELATIME),
+    ];
+    if let Some((_, attribute)) = of_atime.iter().find(|(flag, _)| flags.contains(*flag)) {
+        attributes.set |= attribute;
+        attributes.clear |= mount_api::MOUNT_ATTR_ATIME;
+    }
+    attributes
+}
+
 fn propagation(option: &str) -> Option<MsFlags> {
     let (recursive, kind) = match option.strip_prefix('r') {
         Some(kind) => (MsFlags::MS_REC, kind),
@@ -172,6 +237,22 @@ mod tests {
             Some(MsFlags::MS_SLAVE | MsFlags::MS_REC)
         );
         assert_eq!(options.data, "size=1k,mode=755");
+    }
+
+    #[test]
+    fn recursive_options_are_kept_apart() {
+        let options = parse(&["rbind", "rro", "rnosuid", "rnoatime"]).unwrap();
+        assert_eq!(options.flags, MsFlags::MS_BIND | MsFlags::MS_REC);
+        let recursive = options.recursive.unwrap();
+        let set = mount_api::MOUNT_ATTR_RDONLY
+            | mount_api::MOUNT_ATTR_NOSUID
+            | mount_api::MOUNT_ATTR_NOATIME;
+        assert_eq!(
+            (recursive.set, recursive.clear),
+            (set, mount_api::MOUNT_ATTR_ATIME)
+        );
+        assert_eq!(options.data, "");
+        assert_eq!(parse(&["ro"]).unwrap().recursive, None);
     }
 
     #[test]

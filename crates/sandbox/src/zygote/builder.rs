@@ -31,6 +31,11 @@ impl Report {
         let _ = protocol::send_packet(self.socket, &[&[REPORTED_STEP], name.as_bytes()], &[]);
     }
 
+    /// The socket, for those who are found by it.
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.socket
+    }
+
     fn result(&self, result: &Result<Done, JobError>) -> bool {
         let (json, fds) = protocol::encode_result(result);
         protocol::send_packet(self.socket, &[&[REPORTED_RESULT], &json], &fds).is_ok()

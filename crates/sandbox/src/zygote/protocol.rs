@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::cmsg_space;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recv, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
 
 use super::{Done, Finished, Job, JobError, JobErrorKind, Stdio};
@@ -57,7 +57,13 @@ pub(super) fn send_packet(socket: RawFd, parts: &[&[u8]], fds: &[RawFd]) -> io::
 /// # Errors
 /// `WouldBlock` when there is none, `UnexpectedEof` when the other end is closed.
 pub(super) fn receive_packet(socket: RawFd) -> io::Result<Packet> {
-    let mut bytes = vec![0; LONGEST];
+    // Most packets are a few bytes: room for the longest would stay with the process for good.
+    let coming = recv(
+        socket,
+        &mut [],
+        MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT,
+    )?;
+    let mut bytes = vec![0; coming.min(LONGEST)];
     let mut control = cmsg_space!([RawFd; MOST_FDS]);
     let mut parts = [IoSliceMut::new(&mut bytes)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;

@@ -15,7 +15,7 @@ use super::builder::{self, REPORTED_RESULT, REPORTED_STEP};
 use super::protocol::{self, Packet, SentJob};
 use super::{JobError, Leftovers};
 use crate::process::Pidfd;
-use crate::{sys, workload};
+use crate::{cgroup, sys, workload};
 
 /// Where the zygote keeps its socket.
 const SOCKET: RawFd = 3;
@@ -71,6 +71,7 @@ fn become_zygote(parent: u32, socket: OwnedFd) -> io::Result<OwnedFd> {
     // libcontainer obeys LISTEN_FDS and others: nothing of the shim's environment is meant for it.
     sys::clear_environment()?;
     nix::unistd::chdir("/")?;
+    cgroup::look_around();
     Ok(socket)
 }
 

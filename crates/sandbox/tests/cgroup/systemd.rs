@@ -55,7 +55,11 @@ fn a_scope_has_its_limits_and_lives_as_long_as_its_processes() {
     let Some(new) = make(name) else {
         return;
     };
-    assert!(new.path().ends_with(format!("{}-{name}.scope", prefix())));
+    assert!(
+        new.cgroup()
+            .path()
+            .ends_with(format!("{}-{name}.scope", prefix()))
+    );
     assert_eq!(show(name, "ActiveState"), "active");
     let mut init = held("exec sleep 60");
     let scratch = Scratch {

@@ -138,21 +138,11 @@ fn network(network: &LinuxNetwork, writes: &mut Vec<Write>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{pairs, values};
     use super::*;
 
     fn written(json: &str) -> Vec<(String, String)> {
-        let writes = writes(&serde_json::from_str(json).unwrap()).unwrap();
-        writes
-            .into_iter()
-            .map(|write| (write.file, write.value))
-            .collect()
-    }
-
-    fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
-        expected
-            .iter()
-            .map(|(file, value)| ((*file).into(), (*value).into()))
-            .collect()
+        values(&writes(&serde_json::from_str(json).unwrap()).unwrap())
     }
 
     #[test]

@@ -181,6 +181,7 @@ fn unified(resources: &LinuxResources, writes: &mut Vec<Write>) -> Result<()> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::tests::{pairs, values};
     use super::*;
 
     fn resources(json: &str) -> LinuxResources {
@@ -188,18 +189,7 @@ mod tests {
     }
 
     fn written(json: &str) -> Vec<(String, String)> {
-        let writes = writes(&resources(json), None).unwrap();
-        writes
-            .into_iter()
-            .map(|write| (write.file, write.value))
-            .collect()
-    }
-
-    fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
-        expected
-            .iter()
-            .map(|(file, value)| ((*file).into(), (*value).into()))
-            .collect()
+        values(&writes(&resources(json), None).unwrap())
     }
 
     #[test]

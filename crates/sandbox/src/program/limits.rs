@@ -31,33 +31,33 @@ pub(super) fn set(process: &Process) -> Result<(), JobError> {
     Ok(())
 }
 
-/// Sets the OOM score of this process; without one in the spec, that of the container's init, not
-/// the shim's, which is protected.
-pub(super) fn set_oom_score(process: &Process, init: i32) -> Result<(), JobError> {
-    const FILE: &str = "/proc/self/oom_score_adj";
-    let asked = process.oom_score_adj();
-    let score = match asked {
-        Some(score) => score.to_string(),
-        None => {
-            let path = format!("/proc/{init}/oom_score_adj");
-            fs::read_to_string(&path)
-                .doing(|| format!("read {path}"))?
-                .trim()
-                .to_owned()
-        }
+const OOM_SCORE: &str = "/proc/self/oom_score_adj";
+
+/// Sets the OOM score of this process to that of the spec, if it has one.
+pub(crate) fn set_oom_score(process: &Process) -> Result<(), JobError> {
+    let Some(score) = process.oom_score_adj() else {
+        return Ok(());
     };
-    match fs::write(FILE, &score) {
-        Err(_) if asked.is_none() => Ok(()),
-        answer => answer.doing(|| {
-            format!(
-                "set process.oomScoreAdj to {score} (less than the shim's takes CAP_SYS_RESOURCE)"
-            )
-        }),
+    fs::write(OOM_SCORE, score.to_string()).doing(|| {
+        format!("set process.oomScoreAdj to {score} (less than the shim's takes CAP_SYS_RESOURCE)")
+    })
+}
+
+/// Sets the OOM score of this process to that of the spec; without one, to that of the container's
+/// init, not the shim's, which is protected.
+pub(crate) fn set_oom_score_of_exec(process: &Process, init: i32) -> Result<(), JobError> {
+    if process.oom_score_adj().is_some() {
+        return set_oom_score(process);
     }
+    let path = format!("/proc/{init}/oom_score_adj");
+    let score = fs::read_to_string(&path).doing(|| format!("read {path}"))?;
+    // Lowering it may be refused; then the process is more exposed than init, no less.
+    let _ = fs::write(OOM_SCORE, score.trim());
+    Ok(())
 }
 
 /// Binds this process to the processors of a list such as `0-3,7`; an empty list changes nothing.
-pub(super) fn set_affinity(list: Option<&str>) -> Result<(), JobError> {
+pub(crate) fn set_affinity(list: Option<&str>) -> Result<(), JobError> {
     let Some(list) = list.filter(|list| !list.is_empty()) else {
         return Ok(());
     };

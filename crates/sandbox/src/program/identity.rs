@@ -1,16 +1,16 @@
-//! Who a process is and what it may do: ids, groups, capabilities, seccomp.
+//! Who a process is and what it may do: ids, groups, capabilities.
 use std::fs;
 
 use libcontainer::capabilities::{drop_privileges, reset_effective};
 use libcontainer::syscall::syscall::create_syscall;
 use nix::sys::prctl;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
-use oci_spec::runtime::{Capabilities, LinuxCapabilities, LinuxSeccomp, Process};
+use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process};
 
 use crate::zygote::{Doing, JobError};
 
 /// Becomes root of the user namespace that was just joined.
-pub(super) fn become_root() -> Result<(), JobError> {
+pub(crate) fn become_root() -> Result<(), JobError> {
     let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
     setresgid(gid, gid, gid)
         .and_then(|()| setresuid(uid, uid, uid))
@@ -65,18 +65,4 @@ pub(super) fn drop_capabilities(process: &Process) -> Result<(), JobError> {
     sets.set_ambient(set(named.ambient()));
     drop_privileges(&sets, &*create_syscall())
         .map_err(|error| JobError::failed(format!("cannot drop capabilities: {error}")))
-}
-
-pub(super) fn load_seccomp(profile: Option<&LinuxSeccomp>) -> Result<(), JobError> {
-    let Some(profile) = profile else {
-        return Ok(());
-    };
-    libcontainer::seccomp::initialize_seccomp(profile).map_err(|error| {
-        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
-        JobError::failed(format!(
-            "cannot load the seccomp profile: {error}{}",
-            cause.unwrap_or_default()
-        ))
-    })?;
-    Ok(())
 }

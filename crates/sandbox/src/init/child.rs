@@ -1,0 +1,153 @@
+//! The steps from a clone of the builder to the program that was asked for, in their order.
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::{PipeWriter, Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sched::CloneFlags;
+use nix::unistd::{sethostname, setsid};
+use oci_spec::runtime::{Linux, LinuxPersonalityDomain, Process, Spec};
+
+use super::namespaces::Wanted;
+use super::{READY, root};
+use crate::birth::Birthplace;
+use crate::cgroup::Cgroup;
+use crate::program::{Program, stdio};
+use crate::zygote::{Doing, JobError, Stdio};
+use crate::{loopback, sys, sysctl};
+
+/// What a process ends with that could not execute, as a shell has it.
+const NOT_EXECUTED: i32 = 127;
+
+/// What surrounds the program: namespaces, cgroup, root, standard streams.
+pub(super) struct Surroundings<'a> {
+    pub(super) spec: &'a Spec,
+    pub(super) linux: &'a Linux,
+    pub(super) rootfs: &'a Path,
+    pub(super) cgroup: &'a Cgroup,
+    pub(super) birthplace: Birthplace,
+    pub(super) wanted: Wanted,
+    pub(super) loopback: bool,
+    pub(super) stdio: Stdio,
+    /// Where the terminal's master goes, if init has a terminal.
+    pub(super) console: Option<UnixDatagram>,
+}
+
+/// The program, and those who wait for it.
+pub(super) struct Waiting {
+    pub(super) program: Program,
+    pub(super) outcome: PipeWriter,
+}
+
+/// Becomes the program when there is something to read from `start`, or says why not. `reports` is the builder's socket: by it the zygote finds
+/// what a builder that died has left.
+pub(super) fn live(
+    surroundings: Surroundings<'_>,
+    mut waiting: Waiting,
+    start: File,
+    reports: RawFd,
+) -> ! {
+    let kept = [start.as_raw_fd(), waiting.outcome.as_raw_fd(), reports];
+    if let Err(error) = surroundings.enter(&waiting.program.process) {
+        waiting.give_up(&error);
+    }
+    // What is open could be reached by the program, or lead out of the container (CVE-2024-21626):
+    // nothing but what is needed stays, and that is closed by execve(2).
+    if sys::close_all_but(kept).is_err() {
+        sys::exit_now(NOT_EXECUTED);
+    }
+    let Err(error) = waiting.run(start);
+    waiting.give_up(&error)
+}
+
+impl Waiting {
+    fn run(&mut self, mut start: File) -> Result<Infallible, JobError> {
+        self.program.become_user()?;
+        self.outcome
+            .write_all(&[READY])
+            .doing(|| "say that init is ready")?;
+        start.read_exact(&mut [0]).doing(|| "wait for the start")?;
+        // There is nobody left to start.
+        drop(start);
+        self.program.execute()
+    }
+
+    fn give_up(&self, error: &JobError) -> ! {
+        let json = serde_json::to_vec(error).unwrap_or_default();
+        // The builder reads it, or the shim: if both are gone, so is whoever asked.
+        let _ = (&self.outcome).write_all(&json);
+        sys::exit_now(NOT_EXECUTED)
+    }
+}
+
+impl Surroundings<'_> {
+    /// Enters the container. All descriptors that this took are closed when it returns.
+    fn enter(self, process: &Process) -> Result<(), JobError> {
+        setsid().doing(|| "start a session")?;
+        self.birthplace.move_into(self.cgroup)?;
+        self.wanted.enter_cgroup_namespace()?;
+        if self.wanted.new.contains(CloneFlags::CLONE_NEWUTS) {
+            set_names(self.spec)?;
+        }
+        if self.loopback {
+            loopback::up().doing(|| "bring lo up")?;
+        }
+        // With the node's /proc: the container's could be anything (CVE-2025-52881).
+        for (name, value) in self.linux.sysctl().iter().flatten() {
+            sysctl::write(name, value, &self.wanted.not_the_nodes)?;
+        }
+        root::make_and_enter(
+            self.spec,
+            self.linux,
+            self.rootfs,
+            self.cgroup,
+            self.wanted.not_the_nodes.contains(&"cgroup"),
+        )?;
+        set_personality(self.linux)?;
+        match self.console {
+            Some(master) => {
+                let terminal = stdio::take_terminal(process, process.user().uid(), &master)?;
+                root::bind_console(&terminal)
+            }
+            None => stdio::take(self.stdio),
+        }
+    }
+}
+
+fn set_names(spec: &Spec) -> Result<(), JobError> {
+    if let Some(name) = spec.hostname() {
+        sethostname(name).doing(|| format!("set the host name to {name:?}"))?;
+    }
+    if let Some(name) = spec.domainname() {
+        sys::set_domain_name(name).doing(|| format!("set the domain name to {name:?}"))?;
+    }
+    Ok(())
+}
+
+/// personality(2).
+fn set_personality(linux: &Linux) -> Result<(), JobError> {
+    let Some(personality) = linux.personality() else {
+        return Ok(());
+    };
+    if personality
+        .flags()
+        .as_ref()
+        .is_some_and(|flags| !flags.is_empty())
+    {
+        return Err(JobError::invalid(
+            "linux.personality.flags is not empty: the runtime specification defines none",
+        ));
+    }
+    // As in linux/personality.h.
+    let domain = match personality.domain() {
+        LinuxPersonalityDomain::PerLinux => 0,
+        LinuxPersonalityDomain::PerLinux32 => 8,
+    };
+    // SAFETY: personality(2) takes an integer.
+    let answer = unsafe { libc::personality(domain) };
+    Errno::result(answer).doing(|| "set linux.personality")?;
+    Ok(())
+}

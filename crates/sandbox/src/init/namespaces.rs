@@ -1,0 +1,105 @@
+//! Whose namespaces a container's init is in, from its spec.
+use std::fs::{self, File};
+use std::path::Path;
+
+use nix::sched::{CloneFlags, setns, unshare};
+use oci_spec::runtime::{Linux, LinuxNamespaceType};
+
+use crate::namespaces::CLONE_NEWTIME;
+use crate::zygote::{Doing, JobError};
+
+/// The namespaces of a spec, before any of them is joined or made.
+pub(super) struct Wanted {
+    join: Vec<(LinuxNamespaceType, CloneFlags, File, String)>,
+    /// New ones, those that are made by cloning; the cgroup namespace is not.
+    pub(super) new: CloneFlags,
+    /// Made when init is in its cgroup, which becomes its root.
+    new_cgroup: bool,
+    new_time: bool,
+    /// The names, as in `/proc/PID/ns`, of those that are not the node's.
+    pub(super) not_the_nodes: Vec<&'static str>,
+}
+
+impl Wanted {
+    /// Opens the namespaces to join, while this process may.
+    pub(super) fn open(linux: &Linux) -> Result<Self, JobError> {
+        let mut wanted = Self {
+            join: Vec::new(),
+            new: CloneFlags::empty(),
+            new_cgroup: false,
+            new_time: false,
+            not_the_nodes: Vec::new(),
+        };
+        for namespace in linux.namespaces().iter().flatten() {
+            let (name, flag) = flag(namespace.typ());
+            wanted.not_the_nodes.push(name);
+            match namespace.path() {
+                Some(path) => {
+                    let opened = File::open(path).doing(|| what(namespace.typ(), path))?;
+                    let path = path.display().to_string();
+                    wanted.join.push((namespace.typ(), flag, opened, path));
+                }
+                None if flag == CloneFlags::CLONE_NEWCGROUP => wanted.new_cgroup = true,
+                None if flag == CLONE_NEWTIME => wanted.new_time = true,
+                None => wanted.new |= flag,
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// Joins what is to be joined but the cgroup namespace, for this process and its children; the
+    /// pid and the time namespace only for its children.
+    pub(super) fn join(&self, linux: &Linux) -> Result<(), JobError> {
+        self.join_those(|flag| flag != CloneFlags::CLONE_NEWCGROUP)?;
+        if self.new_time {
+            unshare(CLONE_NEWTIME).doing(|| "make a time namespace")?;
+            set_clocks(linux)?;
+        }
+        Ok(())
+    }
+
+    /// Joins or makes the cgroup namespace. Once this process is in its cgroup: from within a cgroup
+    /// namespace no process is moved in that comes from outside ("nsdelegate", cgroup-v2.rst).
+    pub(super) fn enter_cgroup_namespace(&self) -> Result<(), JobError> {
+        if self.new_cgroup {
+            unshare(CloneFlags::CLONE_NEWCGROUP).doing(|| "make a cgroup namespace")?;
+        }
+        self.join_those(|flag| flag == CloneFlags::CLONE_NEWCGROUP)
+    }
+
+    fn join_those(&self, which: impl Fn(CloneFlags) -> bool) -> Result<(), JobError> {
+        for (kind, flag, namespace, path) in self.join.iter().filter(|it| which(it.1)) {
+            setns(namespace, *flag).doing(|| what(*kind, Path::new(path)))?;
+        }
+        Ok(())
+    }
+}
+
+/// Only now: once a process is in it, the clocks of a time namespace are as they are.
+fn set_clocks(linux: &Linux) -> Result<(), JobError> {
+    for (clock, offset) in linux.time_offsets().iter().flatten() {
+        let (seconds, nanoseconds) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+        let line = format!("{clock} {seconds} {nanoseconds}");
+        fs::write("/proc/self/timens_offsets", &line)
+            .doing(|| format!("set the clock offset {line:?}"))?;
+    }
+    Ok(())
+}
+
+/// The name in `/proc/PID/ns`, and the flag.
+fn flag(kind: LinuxNamespaceType) -> (&'static str, CloneFlags) {
+    match kind {
+        LinuxNamespaceType::Cgroup => ("cgroup", CloneFlags::CLONE_NEWCGROUP),
+        LinuxNamespaceType::Ipc => ("ipc", CloneFlags::CLONE_NEWIPC),
+        LinuxNamespaceType::Mount => ("mnt", CloneFlags::CLONE_NEWNS),
+        LinuxNamespaceType::Network => ("net", CloneFlags::CLONE_NEWNET),
+        LinuxNamespaceType::Pid => ("pid", CloneFlags::CLONE_NEWPID),
+        LinuxNamespaceType::Time => ("time", CLONE_NEWTIME),
+        LinuxNamespaceType::User => ("user", CloneFlags::CLONE_NEWUSER),
+        LinuxNamespaceType::Uts => ("uts", CloneFlags::CLONE_NEWUTS),
+    }
+}
+
+fn what(kind: LinuxNamespaceType, path: &Path) -> String {
+    format!("join the {kind} namespace {}", path.display())
+}

@@ -1,0 +1,190 @@
+//! A container's root, from the mounted image to pivot_root(2).
+//!
+//! All of it is made before the root is entered, with the node's /proc: nothing depends on what the
+//! image has in its place.
+mod cgroups;
+mod console;
+mod devices;
+mod hide;
+mod mounts;
+mod place;
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{chdir, fchdir, pivot_root};
+use oci_spec::runtime::{Linux, Spec};
+
+pub(super) use self::console::bind as bind_console;
+use self::place::Root;
+use crate::cgroup::Cgroup;
+use crate::mount_api::{self, Attributes, Depth, MOUNT_ATTR_RDONLY};
+use crate::zygote::{Doing, JobError};
+
+/// A root in the making.
+struct Making<'a> {
+    root: &'a Root,
+    /// Where it is on the node.
+    name: PathBuf,
+    /// The container's, which this process is in.
+    cgroup: &'a Cgroup,
+    /// Not the node's, so that a cgroup filesystem shows no more than the namespace does.
+    in_cgroup_namespace: bool,
+}
+
+/// Makes the root of a container in this process's mount namespace, which is its own, and enters it.
+pub(super) fn make_and_enter(
+    spec: &Spec,
+    linux: &Linux,
+    rootfs: &Path,
+    cgroup: &Cgroup,
+    in_cgroup_namespace: bool,
+) -> Result<(), JobError> {
+    let what = || format!("mount the root filesystem {}", rootfs.display());
+    let propagation = Propagation::of(linux)?;
+    propagation.leave_the_node(rootfs)?;
+    let root = Root::open(rootfs)
+        .and_then(|root| root.mounted_on_itself())
+        .doing(what)?;
+    let making = Making {
+        name: place::name_of(&root).doing(what)?,
+        root: &root,
+        cgroup,
+        in_cgroup_namespace,
+    };
+    let none_masked = umask(Mode::empty());
+    fill(&making, spec, linux)?;
+    umask(none_masked);
+    hide::make_read_only(&root, linux.readonly_paths().as_deref().unwrap_or_default())?;
+    hide::mask(&root, linux.masked_paths().as_deref().unwrap_or_default())?;
+    if is_read_only(spec) {
+        make_read_only(&root, Path::new("/"))?;
+    }
+    enter(&root).doing(|| format!("make {} the root", rootfs.display()))?;
+    propagation.set_of_root()
+}
+
+/// Mounts, devices, and the working directory.
+fn fill(making: &Making<'_>, spec: &Spec, linux: &Linux) -> Result<(), JobError> {
+    let requested = spec.mounts().as_deref().unwrap_or_default();
+    for mount in requested {
+        mounts::add(making, mount)?;
+    }
+    let dev = requested.iter().find(|mount| mounts::is_dev(mount));
+    // A /dev that is the node's, or a volume, is as it is.
+    if !dev.is_some_and(mounts::is_bind) {
+        devices::make(making.root, linux.devices().as_deref().unwrap_or_default())?;
+    }
+    if dev.is_some_and(|dev| {
+        let options = dev.options().as_deref().unwrap_or_default();
+        options.iter().any(|option| option == "ro")
+    }) {
+        make_read_only(making.root, Path::new("/dev"))?;
+    }
+    if let Some(process) = spec.process() {
+        // Images name working directories that they lack. Where none can be made, entering it
+        // says why.
+        let _ = making.root.make_directory(process.cwd());
+    }
+    Ok(())
+}
+
+fn is_read_only(spec: &Spec) -> bool {
+    spec.root()
+        .as_ref()
+        .is_some_and(|root| root.readonly() == Some(true))
+}
+
+fn make_read_only(root: &Root, path: &Path) -> Result<(), JobError> {
+    let place = root.find(path);
+    place
+        .and_then(|place| {
+            mount_api::set(
+                place.as_fd(),
+                Attributes::set(MOUNT_ATTR_RDONLY),
+                Depth::One,
+            )
+        })
+        .doing(|| format!("make {} of the container read-only", path.display()))
+}
+
+/// Exchanges the node's root for the container's, and lets go of the node's.
+fn enter(root: &Root) -> Result<(), Errno> {
+    let nodes = Root::open(Path::new("/"))?;
+    fchdir(root)?;
+    pivot_root(".", ".")?;
+    // The old root now lies on top of the new one; its unmounting is not for the node to see.
+    fchdir(&nodes)?;
+    set(Path::new("."), MsFlags::MS_SLAVE | MsFlags::MS_REC)?;
+    umount2(".", MntFlags::MNT_DETACH)?;
+    chdir("/")
+}
+
+/// `linux.rootfsPropagation`: whether mounts made later on one side are seen on the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Propagation {
+    Private,
+    /// Also when nothing is said, as with other runtimes.
+    Slave,
+    Shared,
+    Unbindable,
+}
+
+impl Propagation {
+    fn of(linux: &Linux) -> Result<Self, JobError> {
+        let asked = linux.rootfs_propagation().as_deref().unwrap_or_default();
+        // All of them are meant for the whole tree, with the `r` and without.
+        match asked.strip_prefix('r').unwrap_or(asked) {
+            "" | "slave" => Ok(Self::Slave),
+            "private" => Ok(Self::Private),
+            "shared" => Ok(Self::Shared),
+            "unbindable" => Ok(Self::Unbindable),
+            _ => Err(JobError::invalid(format!(
+                "linux.rootfsPropagation {asked:?} is none of private, slave, shared and \
+                 unbindable"
+            ))),
+        }
+    }
+
+    /// Sets that of the node's mounts, as this mount namespace has them.
+    fn leave_the_node(self, rootfs: &Path) -> Result<(), JobError> {
+        let flag = match self {
+            Self::Private => MsFlags::MS_PRIVATE,
+            Self::Shared => MsFlags::MS_SHARED,
+            Self::Slave | Self::Unbindable => MsFlags::MS_SLAVE,
+        };
+        let what = || "set the propagation of the node's mounts in the container's namespace";
+        set(Path::new("/"), flag | MsFlags::MS_REC).doing(what)?;
+        if self != Self::Shared {
+            return Ok(());
+        }
+        // pivot_root(2) wants the mount below the new root private, and so do those who would see
+        // the new root on the node.
+        for above in rootfs.ancestors() {
+            match set(above, MsFlags::MS_PRIVATE) {
+                // Not where something is mounted.
+                Err(Errno::EINVAL) => {}
+                done => return done.doing(what),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets that of the container's root, which this process is in.
+    fn set_of_root(self) -> Result<(), JobError> {
+        let flag = match self {
+            Self::Private | Self::Slave => return Ok(()),
+            Self::Shared => MsFlags::MS_SHARED,
+            Self::Unbindable => MsFlags::MS_UNBINDABLE,
+        };
+        set(Path::new("/"), flag).doing(|| "set the propagation of the container's root")
+    }
+}
+
+fn set(mounted: &Path, flags: MsFlags) -> Result<(), Errno> {
+    let none = None::<&str>;
+    mount(none, mounted, none, flags, none)
+}

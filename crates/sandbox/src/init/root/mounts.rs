@@ -1,0 +1,237 @@
+//! The mounts of a spec.
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MsFlags, mount};
+use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use oci_spec::runtime::Mount;
+
+use super::place::{Root, name_of, path_of};
+use super::{Making, cgroups};
+use crate::mount_api::{self, Attributes, Depth};
+use crate::rootfs::options::{Options, attributes};
+use crate::zygote::JobError;
+
+/// What lxcfs and its like put over single files of /proc.
+const OVER_PROC: [&str; 10] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled",
+];
+
+/// Mounts one of them.
+pub(super) fn add(making: &Making<'_>, request: &Mount) -> Result<(), JobError> {
+    let options = request.options().as_deref().unwrap_or_default();
+    let mut options =
+        Options::parse(options).map_err(|reason| JobError::invalid(refusal(request, reason)))?;
+    if options.is_longer_than_a_page() {
+        let reason = "its options are longer than the page that mount(2) takes";
+        return Err(JobError::invalid(refusal(request, reason)));
+    }
+    if is_dev(request) {
+        // What belongs there has to be made first.
+        options.flags.remove(MsFlags::MS_RDONLY);
+    }
+    let done = match request.typ().as_deref() {
+        Some("cgroup") => cgroups::mount(making, request, &options),
+        _ if is_bind(request) => bind(making, request, &options),
+        Some(kind) => filesystem(making, request, kind, &options),
+        None => Err(Refused::Because("it has no type, and is no bind mount")),
+    };
+    done.map_err(|refused| match refused {
+        Refused::Because(reason) => JobError::invalid(refusal(request, reason)),
+        Refused::ByKernel(errno) => {
+            JobError::from_errno(errno, format_args!("mount {}", describe(request)))
+        }
+    })
+}
+
+/// Why something is not mounted.
+pub(super) enum Refused {
+    /// It makes no sense, or would be dangerous.
+    Because(&'static str),
+    ByKernel(Errno),
+}
+
+impl From<Errno> for Refused {
+    fn from(errno: Errno) -> Self {
+        Self::ByKernel(errno)
+    }
+}
+
+/// Whether this mount is at `/dev`.
+pub(super) fn is_dev(request: &Mount) -> bool {
+    request
+        .destination()
+        .components()
+        .eq(Path::new("/dev").components())
+}
+
+/// Whether this mount shows something that is mounted elsewhere.
+pub(super) fn is_bind(request: &Mount) -> bool {
+    let options = request.options().as_deref().unwrap_or_default();
+    request.typ().as_deref() == Some("bind")
+        || options
+            .iter()
+            .any(|option| matches!(option.as_str(), "bind" | "rbind"))
+}
+
+fn bind(making: &Making<'_>, request: &Mount, options: &Options) -> Result<(), Refused> {
+    let source = request
+        .source()
+        .as_deref()
+        .ok_or(Refused::Because("it is a bind mount without a source"))?;
+    // The node's own links are followed: the spec is the node's.
+    let source = open(source, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    let place = match kind_of(&source)? {
+        SFlag::S_IFDIR => making.root.make_directory(request.destination())?,
+        _ => making.root.make_file(request.destination())?,
+    };
+    check_below_proc(making, &place, Some(&source))?;
+    bind_to(&source, &place, options)
+}
+
+/// Binds, with all attributes in force before anyone sees it.
+pub(super) fn bind_to(source: &OwnedFd, place: &OwnedFd, options: &Options) -> Result<(), Refused> {
+    let tree = mount_api::copy(source.as_fd(), Depth::of(options.flags))?;
+    let own = attributes(options.flags);
+    if own != Attributes::default() {
+        mount_api::set(tree.as_fd(), own, Depth::One)?;
+    }
+    set_recursive(&tree, options)?;
+    mount_api::attach(&tree, place.as_fd())?;
+    // Only now: below a mount that is shared it became shared, too.
+    set_propagation(&tree, options)
+}
+
+fn filesystem(
+    making: &Making<'_>,
+    request: &Mount,
+    kind: &str,
+    options: &Options,
+) -> Result<(), Refused> {
+    let destination = request.destination();
+    let place = match kind {
+        // Elsewhere, what is masked in them would not be masked (CVE-2019-19921).
+        "proc" | "sysfs" => plain_directory(making.root, destination)?,
+        _ => making.root.make_directory(destination)?,
+    };
+    if kind != "proc" {
+        check_below_proc(making, &place, None)?;
+    }
+    let source = request.source().as_deref().unwrap_or(Path::new(kind));
+    new_filesystem(source, kind, &place, options)?;
+    if options.recursive.is_some() || options.propagation.is_some() {
+        let mounted = making.root.find(destination)?;
+        set_recursive(&mounted, options)?;
+        set_propagation(&mounted, options)?;
+    }
+    Ok(())
+}
+
+pub(super) fn new_filesystem(
+    source: &Path,
+    kind: &str,
+    place: &OwnedFd,
+    options: &Options,
+) -> Result<(), Errno> {
+    let data = Some(options.data.as_str()).filter(|data| !data.is_empty());
+    // One call, where fsopen(2) and its kin need one more for each option.
+    mount(
+        Some(source),
+        path_of(place).as_str(),
+        Some(kind),
+        options.flags,
+        data,
+    )
+}
+
+fn plain_directory(root: &Root, path: &Path) -> Result<OwnedFd, Refused> {
+    let found = match root.find_plain_directory(path) {
+        Err(Errno::ENOENT) => {
+            root.make_directory(path)?;
+            root.find_plain_directory(path)
+        }
+        found => found,
+    };
+    found.map_err(|errno| match errno {
+        Errno::ELOOP | Errno::ENOTDIR => {
+            Refused::Because("its destination is not an ordinary directory of the image")
+        }
+        errno => Refused::ByKernel(errno),
+    })
+}
+
+fn set_recursive(mount: &OwnedFd, options: &Options) -> Result<(), Refused> {
+    if let Some(recursive) = options.recursive {
+        mount_api::set(mount.as_fd(), recursive, Depth::All)?;
+    }
+    Ok(())
+}
+
+fn set_propagation(mount: &OwnedFd, options: &Options) -> Result<(), Refused> {
+    if let Some(propagation) = options.propagation {
+        let attributes = Attributes::propagation(propagation);
+        mount_api::set(mount.as_fd(), attributes, Depth::of(propagation))?;
+    }
+    Ok(())
+}
+
+/// A container that saw something else in /proc could be led to write anywhere (CVE-2019-16884).
+fn check_below_proc(
+    making: &Making<'_>,
+    place: &OwnedFd,
+    bound: Option<&OwnedFd>,
+) -> Result<(), Refused> {
+    let name = name_of(place)?;
+    let Ok(below) = name.strip_prefix(&making.name) else {
+        return Err(Refused::Because("its destination is not below the root"));
+    };
+    let Ok(in_proc) = below.strip_prefix("proc") else {
+        return Ok(());
+    };
+    let allowed = if in_proc.as_os_str().is_empty() {
+        bound.is_some_and(|fd| fstatfs(fd).is_ok_and(|fs| fs.filesystem_type() == PROC_SUPER_MAGIC))
+    } else {
+        OVER_PROC
+            .iter()
+            .any(|file| Path::new("/").join(below) == Path::new(file))
+    };
+    if allowed {
+        return Ok(());
+    }
+    Err(Refused::Because(
+        "over /proc only a procfs may be mounted, and over its files only some",
+    ))
+}
+
+fn kind_of(file: &OwnedFd) -> Result<SFlag, Errno> {
+    Ok(SFlag::from_bits_truncate(fstat(file)?.st_mode) & SFlag::S_IFMT)
+}
+
+fn refusal(request: &Mount, reason: impl std::fmt::Display) -> String {
+    format!("cannot mount {}: {reason}", describe(request))
+}
+
+fn describe(request: &Mount) -> String {
+    let kind = match request.typ().as_deref() {
+        Some(kind) if kind != "none" => kind,
+        _ => "bind",
+    };
+    let source = request.source().as_deref().unwrap_or(Path::new("nothing"));
+    format!(
+        "{kind} {} at {}",
+        source.display(),
+        request.destination().display()
+    )
+}
