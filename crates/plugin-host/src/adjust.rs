@@ -230,6 +230,27 @@ pub fn is_privileged(spec: &Spec) -> bool {
     admin && !filtered
 }
 
+/// Takes these capabilities from every set.
+pub fn without_capabilities(process: &mut Process, capabilities: &[Capability]) {
+    let Some(sets) = process.capabilities().clone() else {
+        return;
+    };
+    let without = |set: &Option<oci_spec::runtime::Capabilities>| {
+        set.clone().map(|set| {
+            set.into_iter()
+                .filter(|member| !capabilities.contains(member))
+                .collect()
+        })
+    };
+    let mut left = sets.clone();
+    left.set_bounding(without(sets.bounding()));
+    left.set_effective(without(sets.effective()));
+    left.set_inheritable(without(sets.inheritable()));
+    left.set_permitted(without(sets.permitted()));
+    left.set_ambient(without(sets.ambient()));
+    process.set_capabilities(Some(left));
+}
+
 /// The limits of a spec.
 pub(crate) fn resources(spec: &Spec) -> Option<&LinuxResources> {
     spec.linux()
@@ -339,23 +360,7 @@ fn set_sysctl(spec: &mut Spec, name: &str, value: &str) -> Result<(), String> {
 fn drop_capability(process: &mut Process, name: &str) -> Result<(), String> {
     let capability: Capability = serde_json::from_value(Value::String(name.to_owned()))
         .map_err(|_| "not a capability, see capabilities(7)".to_owned())?;
-    let Some(sets) = process.capabilities().clone() else {
-        return Ok(());
-    };
-    let without = |set: &Option<oci_spec::runtime::Capabilities>| {
-        set.clone().map(|set| {
-            set.into_iter()
-                .filter(|member| *member != capability)
-                .collect()
-        })
-    };
-    let mut left = sets.clone();
-    left.set_bounding(without(sets.bounding()));
-    left.set_effective(without(sets.effective()));
-    left.set_inheritable(without(sets.inheritable()));
-    left.set_permitted(without(sets.permitted()));
-    left.set_ambient(without(sets.ambient()));
-    process.set_capabilities(Some(left));
+    without_capabilities(process, &[capability]);
     Ok(())
 }
 

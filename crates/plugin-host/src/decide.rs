@@ -64,6 +64,10 @@ pub fn sandbox_plan(
                 "a sandbox's scope is POD or NODE"
             }
             (Kind::Network | Kind::User | Kind::Mount, _) => "containerd has made it already",
+            (Kind::Ipc, Scope::Pod) => {
+                "the pod asked for the node's, and containerd mounts the node's /dev/shm for it; \
+                 assign POD to its containers instead"
+            }
             _ => continue,
         };
         return Err(SandboxError::Impossible {

@@ -23,6 +23,7 @@ mod spec;
 pub(crate) mod state;
 mod view;
 pub(crate) mod watch;
+mod withheld;
 
 use std::collections::HashMap;
 use std::io;

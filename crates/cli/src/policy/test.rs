@@ -1,12 +1,16 @@
 //! `husk policy test`.
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use husk_plugin_host::case::{Case, Outcome};
 use husk_plugin_host::{Host, Plugin};
 
 use super::{Subject, line};
+
+/// How long a call may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -23,7 +27,9 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let component = host.compile(&subject.bytes)?;
     let (mut passed, mut failed) = (0_usize, 0_usize);
     for case in Case::read_all(&args.cases)? {
-        let settings = subject.settings(&case.settings());
+        let mut settings = subject.settings(&case.settings());
+        // What else the machine does must not fail a case: the cost is told in fuel.
+        settings.config.deadline = PATIENCE;
         let plugin = Plugin::new(&host, &component, &subject.digest, settings)?;
         let Outcome { mismatch, reply } = case.ask(&plugin)?;
         let name = case.name();

@@ -22,9 +22,12 @@ fn goes_well(language: &str) {
     assert!(made.contains("husk policy build"), "{made}");
     let built = run(&["build"], &project);
     assert!(built.contains("mine.wasm"), "{built}");
-    let checked = run(&["check", "mine.wasm"], &project);
-    assert!(checked.contains("a policy"), "{checked}");
-    assert!(!checked.contains("wasi"), "{checked}");
+    if language != "python" {
+        // CPython takes a minute to compile in a test build, and `test` compiles it too.
+        let checked = run(&["check", "mine.wasm"], &project);
+        assert!(checked.contains("a policy"), "{checked}");
+        assert!(!checked.contains("wasi"), "{checked}");
+    }
     let tested = run(&["test", "mine.wasm"], &project);
     assert!(tested.contains("2 passed, 0 failed"), "{tested}");
 }

@@ -13,6 +13,7 @@ use husk_scope::Plan;
 use oci_spec::runtime::{LinuxSeccomp, Process as OciProcess};
 
 use super::lock;
+use super::withheld::Withheld;
 use crate::failure::Failure;
 use crate::io::{Io, Stdio};
 
@@ -33,6 +34,8 @@ pub(crate) struct Container {
     pub(super) known: OnceLock<Known>,
     /// What the plugins know it as, where there are any.
     pub(super) subject: OnceLock<Subject>,
+    /// What the plugins took from it, where there are any.
+    pub(super) withheld: OnceLock<Withheld>,
     /// Whether the kernel killed a process of it for want of memory.
     pub(super) oom_killed: AtomicBool,
 }
@@ -91,6 +94,7 @@ impl Container {
             oom: Mutex::default(),
             known: OnceLock::new(),
             subject: OnceLock::new(),
+            withheld: OnceLock::new(),
             oom_killed: AtomicBool::new(false),
         }
     }

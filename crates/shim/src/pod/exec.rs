@@ -32,7 +32,10 @@ async fn run(
     let init = container.pid();
     let init = init.ok_or_else(|| Failure::precondition(format!("{id}: there is no init yet")))?;
     let spec = process.spec.clone();
-    let spec = spec.ok_or_else(|| Failure::internal(format!("{id}: its spec was lost")))?;
+    let mut spec = spec.ok_or_else(|| Failure::internal(format!("{id}: its spec was lost")))?;
+    if let Some(withheld) = container.withheld.get() {
+        withheld.take_from(&mut spec);
+    }
     pod.admit_exec(container, &spec).await?;
     let (stdio, ends) = open_io(pod, container, process).await?;
     let done = pod

@@ -13,6 +13,7 @@ use super::container::Container;
 use super::order::Turn;
 use super::spec::Bundle;
 use super::state::{Exit, Published};
+use super::withheld::Withheld;
 use super::{Pod, lock};
 use crate::failure::Failure;
 use crate::plugins::Plugins;
@@ -147,9 +148,12 @@ impl Pod {
         let spec = self
             .ask_plugins(plugins, move |chain| chain.container_creating(&pod, &asked))
             .await?;
+        // Set once: a container is created once.
+        let _ = container
+            .withheld
+            .set(Withheld::between(&bundle.spec, &spec));
         bundle.spec = Spec::clone(&spec);
         subject.spec = spec;
-        // Set once: a container is created once.
         let _ = container.subject.set(subject);
         Ok(())
     }
