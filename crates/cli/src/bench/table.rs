@@ -1,5 +1,6 @@
 //! A report for the terminal.
 use super::report::{Measured, Report};
+use super::stats::Quantity;
 use crate::page::{Cell, Page, cell};
 
 /// The report as aligned text.
@@ -14,25 +15,27 @@ pub(crate) fn text(report: &Report, colours: bool) -> String {
     page.table(&rows);
     for measure in &report.measures {
         page.title(&measure.name.to_uppercase(), &measure.title);
-        page.table(&rows_of(measure, &report.baseline));
+        // Two at a time: a line of four would be wider than a page.
+        for quantities in measure.quantities().chunks(2) {
+            page.table(&rows_of(measure, quantities, &report.baseline));
+        }
     }
     page.done()
 }
 
-/// A line for each candidate; for each quantity its median, the least and the most, and the median
+/// A line for each candidate; for each of these quantities its median, the least and the most, and the median
 /// as a multiple of the baseline's.
-fn rows_of(measure: &Measured, baseline: &str) -> Vec<Vec<Cell>> {
-    let quantities = measure.quantities();
+fn rows_of(measure: &Measured, quantities: &[Quantity], baseline: &str) -> Vec<Vec<Cell>> {
     let baseline = measure.baseline(baseline);
     let mut heading = vec![cell("")];
-    for quantity in &quantities {
+    for quantity in quantities {
         heading.push(cell(format!("{} {}", quantity.title(), quantity.unit())).right());
         heading.push(cell("min–max").right());
         heading.push(cell(format!("/ {baseline}")).right());
     }
     let rows = measure.outcomes.iter().map(|outcome| {
         let mut row = vec![cell(&outcome.candidate)];
-        for quantity in &quantities {
+        for quantity in quantities {
             let Some(spread) = outcome.values.get(quantity) else {
                 row.extend([cell(""), cell(""), cell("")]);
                 continue;

@@ -129,7 +129,7 @@ impl Run<'_> {
         for count in self.args.pods.iter().copied().map(usize::from) {
             let (name, title) = (
                 format!("pods-{count}"),
-                format!("{count} pods at once: until all run; CPU and memory of each"),
+                format!("pods made at once, {count}: until all run; CPU and memory of each"),
             );
             let rounds = self.rounds_of_pods(count);
             let pods = self.with(&self.candidates, async |makers| {

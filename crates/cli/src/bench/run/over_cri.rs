@@ -32,7 +32,7 @@ impl Run<'_> {
         let mut measured = Vec::new();
         for count in self.args.pods.iter().copied().map(usize::from) {
             let name = format!("cri-pods-{count}");
-            let title = format!("{count} pods at once over CRI: until all run; CPU of each");
+            let title = format!("pods made at once over CRI, {count}: until all run; CPU of each");
             let rounds = self.rounds_of_pods(count);
             let pods = self.with_kubelets(&self.args.handlers, async |kubelets| {
                 let turn = async |one: &mut Kubelet| Ok([one.pods(count).await?]);
