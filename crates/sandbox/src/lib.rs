@@ -1,8 +1,8 @@
 //! The privileged room: everything husk does to the kernel happens here.
 //!
 //! A pod's parts are made by the [`zygote`], a single-threaded process forked from the shim before
-//! it has threads; each job runs in a fresh child of it, so that what libcontainer does to its
-//! process (cwd, oom_score_adj, dumpable) dies with that child. When the child has exited, the
+//! it has threads; each job runs in a fresh child of it, so that what a job does to its process
+//! (namespaces, cwd, oom_score_adj, dumpable) dies with that child. When the child has exited, the
 //! process it made is reparented to the shim, the nearest subreaper, which watches it by pidfd.
 //!
 //! The crate knows nothing of ttrpc, tokio or WebAssembly.

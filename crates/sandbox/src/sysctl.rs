@@ -1,6 +1,6 @@
 //! Sysctls that belong to a namespace.
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
@@ -41,7 +41,15 @@ pub(crate) fn write(name: &str, value: &str, ours: &[&str]) -> Result<(), JobErr
     }
     let path: PathBuf = Path::new("/proc/sys").join(parts.iter().collect::<PathBuf>());
     let what = || format!("set the sysctl {name} to {value:?}");
-    let mut file = File::options().write(true).open(&path).doing(what)?;
+    let opened = File::options().write(true).open(&path);
+    let mut file = match opened {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(JobError::not_found(format!(
+                "the node does not have the sysctl {name}: is it misspelt?"
+            )));
+        }
+        opened => opened.doing(what)?,
+    };
     // Whatever else is mounted there, writing to it would not set anything (CVE-2019-19921).
     let is_procfs = fstatfs(&file).doing(what)?.filesystem_type() == PROC_SUPER_MAGIC;
     if !is_procfs {

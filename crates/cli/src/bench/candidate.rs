@@ -1,6 +1,6 @@
 //! Who is measured.
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
 
@@ -98,39 +98,42 @@ impl Candidate {
         Some(RuncOptions { binary }.to_any())
     }
 
-    /// What it is: the binaries, with the versions they say they have.
+    /// What it is: the names of the binaries, with the versions they say they have.
     pub(crate) fn describe(&self) -> String {
-        let mut text = format!(
-            "{} ({})",
-            self.shim.path().display(),
-            version(&self.shim.path().to_path_buf(), "-v")
-        );
+        let mut parts = vec![described(self.shim.path(), "-v")];
         if let Some(runtime) = &self.runtime {
-            text.push_str(&format!(
-                ", {} ({})",
-                runtime.display(),
-                version(runtime, "--version")
-            ));
+            parts.push(described(runtime, "--version"));
         }
-        if let Some(config) = &self.config {
-            text.push_str(&format!(", {}", config.display()));
-        }
-        text
+        let config = self.config.as_deref().map(name);
+        parts.extend(config);
+        parts.join(", ")
     }
 }
 
-/// What a program says of itself, on one line.
-fn version(program: &PathBuf, flag: &str) -> String {
+fn name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// A program's name and version.
+fn described(program: &Path, flag: &str) -> String {
     let output = Command::new(program).arg(flag).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    let text = text.unwrap_or_default();
-    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    // runc's shim begins with its path, which is known.
-    let telling = lines.find(|line| line.to_lowercase().contains("version"));
-    telling
-        .or_else(|| text.lines().next())
-        .unwrap_or("no version")
-        .to_owned()
+    format!("{} {}", name(program), version(&text.unwrap_or_default()))
+}
+
+/// The first word with a digit on the first line that tells a version: shims and runtimes write
+/// `runc version 1.3.6`, `Version:  2.1.9` or their name and the number.
+fn version(text: &str) -> &str {
+    let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+    let telling = lines
+        .clone()
+        .find(|line| line.to_lowercase().contains("version"));
+    let line = telling.or_else(|| lines.next()).unwrap_or_default();
+    let mut words = line.split_whitespace();
+    words
+        .rfind(|word| word.starts_with(|first: char| first.is_ascii_digit()))
+        .unwrap_or("(no version)")
 }
 
 /// A program by path, or by name in PATH.
@@ -159,6 +162,24 @@ mod tests {
         assert_eq!(candidate.name, "a");
         assert!(candidate.runtime.is_some() && candidate.config.is_none());
         assert!(!candidate.is_husk());
+    }
+
+    #[test]
+    fn versions_are_found_in_what_programs_say() {
+        for (text, found) in [
+            (
+                "runc version 1.3.6\ncommit: v1.3.6-0\nspec: 1.2.1\n",
+                "1.3.6",
+            ),
+            (
+                "/bin/containerd-shim-runc-v2:\n  Version:  2.1.9+unknown\n",
+                "2.1.9+unknown",
+            ),
+            ("containerd-shim-husk-v2 0.1.0\n", "0.1.0"),
+            ("", "(no version)"),
+        ] {
+            assert_eq!(version(text), found);
+        }
     }
 
     #[test]

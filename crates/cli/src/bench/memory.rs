@@ -1,7 +1,7 @@
 //! What the processes of pods keep to themselves.
 use anyhow::Result;
 
-use super::pod::Maker;
+use super::maker::Maker;
 use super::stats::{Quantity, Sample};
 use crate::inspect::proc;
 

@@ -1,20 +1,14 @@
 //! A pod at a shim, made as containerd makes it: by the Sandbox API where the shim has it, else
 //! with a pause container.
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
-use husk_engine::account::Account;
-use husk_engine::manifest::{self, Pod as Manifest};
+use anyhow::{Result, ensure};
 use husk_engine::process::{self, Process};
-use husk_engine::shim::{NamespaceMode, PodSandboxConfig, Shim, Start, Stdio, Task};
+use husk_engine::shim::{NamespaceMode, PodSandboxConfig, Shim, Stdio, Task};
 use husk_engine::spec;
 use oci_spec::runtime::Spec;
 
-use super::bed::Bed;
-use super::candidate::Candidate;
+use super::maker::{Maker, socket};
 
 const SIGKILL: u32 = 9;
 
@@ -27,23 +21,6 @@ pub(crate) const STAY: [&str; 2] = ["/bin/sleep", "1000000"];
 /// What a container that lives as short as it can runs.
 pub(crate) const END: [&str; 1] = ["/bin/true"];
 
-/// Whose pod it is, and what it is made with.
-pub(crate) struct Maker<'a> {
-    pub(crate) bed: &'a Bed,
-    pub(crate) candidate: Candidate,
-    pub(crate) account: Account,
-    /// Whether the shim has the Sandbox API.
-    pub(crate) api: bool,
-    /// The pods that have not ended, with what cleans them up.
-    open: RefCell<BTreeMap<String, Start>>,
-}
-
-/// A pod that is not yet made.
-pub(crate) struct Prepared {
-    id: String,
-    start: Start,
-}
-
 /// A pod whose shim runs.
 pub(crate) struct Pod<'a> {
     maker: &'a Maker<'a>,
@@ -54,116 +31,11 @@ pub(crate) struct Pod<'a> {
     containers: Vec<String>,
 }
 
-impl<'a> Maker<'a> {
-    /// For pods of a candidate's.
-    pub(crate) fn new(bed: &'a Bed, candidate: Candidate, account: Account) -> Self {
+impl<'a> Pod<'a> {
+    /// A pod whose shim has just been started.
+    pub(super) const fn new(maker: &'a Maker<'a>, id: String, shim: Shim) -> Self {
         Self {
-            bed,
-            candidate,
-            account,
-            api: true,
-            open: RefCell::default(),
-        }
-    }
-
-    /// Finds out whether the shim has the Sandbox API.
-    pub(crate) async fn probe(&mut self) -> Result<()> {
-        self.api = self.has_sandbox_api().await?;
-        Ok(())
-    }
-
-    /// Clears away what pods left that did not come to their end.
-    pub(crate) async fn clear(self) -> Result<()> {
-        self.account.remove().await?;
-        for (id, start) in self.open.into_inner() {
-            let cleared = start.delete().await;
-            cleared.with_context(|| format!("clear the pod {id} away"))?;
-        }
-        Ok(())
-    }
-
-    /// A shim without it refuses to start without a config.json, which a sandbox has not got, or
-    /// answers that it knows no such call.
-    async fn has_sandbox_api(&self) -> Result<bool> {
-        let prepared = self.prepare("probe")?;
-        let guest = self.account.enter()?;
-        let shim = prepared.start.run().await;
-        guest.leave()?;
-        let api = match shim {
-            Err(error) => {
-                log::debug!("{} as a sandbox: {error}", self.candidate.name);
-                false
-            }
-            Ok(shim) => {
-                let pod = self.pod(prepared.id.clone(), shim);
-                match pod.make_sandbox().await {
-                    Ok(()) => {
-                        pod.end().await?;
-                        return Ok(true);
-                    }
-                    Err(error) if error.is_unimplemented() => {
-                        pod.shim.task().shutdown(&prepared.id).await?;
-                        false
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-            }
-        };
-        self.forget(&prepared.id)?;
-        Ok(api)
-    }
-
-    /// Lets go of a pod that has ended.
-    fn forget(&self, id: &str) -> Result<()> {
-        self.open.borrow_mut().remove(id);
-        self.bed.remove_bundle(id)
-    }
-
-    /// Writes what a pod needs to begin.
-    pub(crate) fn prepare(&self, name: &str) -> Result<Prepared> {
-        let id = format!("{}-{}-{name}", super::bed::tag(), self.candidate.name);
-        let spec = if self.api {
-            None
-        } else {
-            let netns = self.bed.network();
-            let (manifest, cgroup) = (manifest(&id)?, self.cgroup(&id));
-            Some(spec::pause(
-                &manifest,
-                &id,
-                &cgroup,
-                Some(&netns),
-                &STAY,
-                &[],
-            )?)
-        };
-        let bundle = self.bed.write_bundle(&id, spec.as_ref())?;
-        let start = self.candidate.start(&id, bundle, self.bed.events());
-        self.open.borrow_mut().insert(id.clone(), start.clone());
-        Ok(Prepared { id, start })
-    }
-
-    /// Runs the shim's `start`; also says how long that took.
-    pub(crate) async fn start(&self, prepared: &Prepared) -> Result<(Pod<'_>, Duration)> {
-        let guest = self.account.enter()?;
-        let begun = Instant::now();
-        let starting = prepared.start.spawn();
-        guest.leave()?;
-        let answered = starting?.answer().await?;
-        let took = begun.elapsed();
-        let shim = answered.connect().await?;
-        Ok((self.pod(prepared.id.clone(), shim), took))
-    }
-
-    /// A pod with its sandbox, made from nothing.
-    pub(crate) async fn make(&self, name: &str) -> Result<Pod<'_>> {
-        let (pod, _) = self.start(&self.prepare(name)?).await?;
-        pod.make_sandbox().await?;
-        Ok(pod)
-    }
-
-    fn pod(&self, id: String, shim: Shim) -> Pod<'_> {
-        Pod {
-            maker: self,
+            maker,
             id,
             shim,
             inits: Vec::new(),
@@ -171,21 +43,6 @@ impl<'a> Maker<'a> {
         }
     }
 
-    fn cgroup(&self, pod: &str) -> String {
-        format!("{}/{pod}", self.account.path())
-    }
-}
-
-/// The pod as its author would write it.
-fn manifest(id: &str) -> Result<Manifest> {
-    let text = format!(
-        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {}}}\nspec: {{containers: [{{name: a, image: b}}]}}\n",
-        id.to_lowercase().replace(['_', '.'], "-")
-    );
-    Ok(manifest::parse("the bench's pod", &text, id)?)
-}
-
-impl Pod<'_> {
     /// Makes the sandbox.
     pub(crate) async fn make_sandbox(&self) -> Result<(), husk_engine::shim::Error> {
         let (maker, id) = (self.maker, &self.id);
@@ -326,7 +183,7 @@ impl Pod<'_> {
 
     /// Closes the connection, as containerd does, and waits until the shim is gone.
     async fn let_go(self, shim: Option<Process>) -> Result<()> {
-        let socket = PathBuf::from(self.shim.address().trim_start_matches("unix://"));
+        let socket = socket(&self.shim);
         let Self {
             maker,
             id,

@@ -6,7 +6,8 @@ use anyhow::{Context as _, Result};
 use futures_util::future::try_join_all;
 use husk_engine::account::{Account, settled};
 
-use super::cri::{Cri, CriPod, Handler, Network};
+use super::cri::{Cri, CriPod, Network};
+use super::handler::Handler;
 use super::shims::times;
 use super::stats::Sample;
 

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use futures_util::future::try_join_all;
 
+use super::maker::Maker;
 use super::memory;
-use super::pod::{END, Maker, Pod, STAY};
+use super::pod::{END, Pod, STAY};
 use super::stats::{Quantity, Sample};
 
 /// How long processes are left alone before their memory is looked at.

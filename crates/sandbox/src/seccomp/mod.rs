@@ -5,16 +5,17 @@
 //! Here a profile is compiled once between two boots of the node; see [`cache`].
 mod cache;
 mod compile;
+mod instructions;
 
-use nix::errno::Errno;
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag};
 
+pub(crate) use self::instructions::Instructions;
 use crate::zygote::{Doing, JobError};
 
 /// A profile as the kernel takes it.
 #[derive(Debug)]
 pub(crate) struct Filter {
-    instructions: Vec<libc::sock_filter>,
+    instructions: Instructions,
     flags: libc::c_ulong,
 }
 
@@ -38,7 +39,8 @@ impl Filter {
             }
         };
         Ok(Self {
-            instructions: instructions(&program),
+            instructions: Instructions::from_bytes(&program)
+                .doing(|| "read the compiled linux.seccomp")?,
             flags: flags(profile),
         })
     }
@@ -46,25 +48,9 @@ impl Filter {
     /// Binds this process, and those it will fork, for good. It takes `no_new_privs` or
     /// CAP_SYS_ADMIN; see seccomp(2).
     pub(crate) fn load(&self) -> Result<(), JobError> {
-        let what = || "load the seccomp profile";
-        let len = u16::try_from(self.instructions.len())
-            .map_err(|_| Errno::E2BIG)
-            .doing(what)?;
-        let program = libc::sock_fprog {
-            len,
-            filter: self.instructions.as_ptr().cast_mut(),
-        };
-        // SAFETY: the kernel reads `len` instructions, which `self` keeps alive, and writes none.
-        let answer = unsafe {
-            libc::syscall(
-                libc::SYS_seccomp,
-                libc::SECCOMP_SET_MODE_FILTER,
-                self.flags,
-                &raw const program,
-            )
-        };
-        Errno::result(answer).doing(what)?;
-        Ok(())
+        self.instructions
+            .load(self.flags)
+            .doing(|| "load the seccomp profile")
     }
 }
 
@@ -93,18 +79,4 @@ fn flags(profile: &LinuxSeccomp) -> libc::c_ulong {
                 LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 0,
             }
     })
-}
-
-/// Eight bytes each, in the byte order of the machine; see linux/filter.h.
-fn instructions(program: &[u8]) -> Vec<libc::sock_filter> {
-    let (chunks, _) = program.as_chunks::<8>();
-    chunks
-        .iter()
-        .map(|&[a, b, jt, jf, k0, k1, k2, k3]| libc::sock_filter {
-            code: u16::from_ne_bytes([a, b]),
-            jt,
-            jf,
-            k: u32::from_ne_bytes([k0, k1, k2, k3]),
-        })
-        .collect()
 }

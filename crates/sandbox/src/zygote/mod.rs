@@ -66,7 +66,7 @@ pub struct Create {
     /// The container's id.
     pub id: String,
     /// The shim's directory for the container. It holds `config.json`, the edited spec, whose
-    /// `root.path` is absolute; libcontainer keeps its state and notify socket below it.
+    /// `root.path` is absolute; what init waits at until its start is made there.
     pub dir: PathBuf,
     /// Where to mount `mounts`.
     pub rootfs: PathBuf,

@@ -78,9 +78,7 @@ async fn try_make(pod: &Arc<Pod>, container: &Arc<Container>) -> Result<Made, Fa
     let named = Cgroup::named(known.driver, Some(&known.cgroups_path), &container.id).ok();
     // Kept from here on, so that a failure is undone with it.
     let _ = container.known.set(known);
-    let unknown = unknown_sysctls(&bundle.spec);
-    let done = pod.jobs.run(Job::Create(job)).await;
-    let done = done.map_err(|failure| name_sysctls(failure, &unknown))?;
+    let done = pod.jobs.run(Job::Create(job)).await?;
     let pid = adopt(container, done, ends, named)?;
     arm_oom_watch(pod, container);
     watch_init(pod, container);
@@ -309,30 +307,6 @@ fn write(dir: &Path, spec: &Spec) -> std::io::Result<()> {
     write_atomic(&dir.join("config.json"), &text)
 }
 
-/// The spec's sysctls that the node does not have.
-fn unknown_sysctls(spec: &Spec) -> Vec<String> {
-    let linux = spec.linux().as_ref();
-    let sysctls = linux.and_then(|linux| linux.sysctl().as_ref());
-    let names = sysctls.into_iter().flat_map(|sysctls| sysctls.keys());
-    names
-        .filter(|name| !Path::new("/proc/sys").join(name.replace('.', "/")).exists())
-        .cloned()
-        .collect()
-}
-
-/// Says which sysctls may be why a create failed: libcontainer does not. It is no reason to refuse
-/// one beforehand, since those of a network interface are only in its own namespace.
-fn name_sysctls(failure: Failure, unknown: &[String]) -> Failure {
-    if unknown.is_empty() {
-        return failure;
-    }
-    let message = format!(
-        "{failure}; the node does not have the sysctl {}: is it misspelt?",
-        unknown.join(", ")
-    );
-    Failure { message, ..failure }
-}
-
 /// Opens the process's stdio, with its logging binary if it has one.
 pub(super) async fn open_io(
     pod: &Pod,
@@ -515,21 +489,6 @@ mod tests {
         let kubernetes =
             r#"{"io.husk.pod": "web", "io.kubernetes.cri.container-type": "container"}"#;
         assert_eq!(assigned(kubernetes), []);
-    }
-
-    #[test]
-    fn a_failure_names_the_sysctls_that_the_node_does_not_have() {
-        let bundle = bundle(
-            r#"{"ociVersion": "1.0.2", "linux": {"sysctl":
-                {"kernel.hostname": "a", "net.ipv4.no_such_thing": "1"}}}"#,
-        );
-        let unknown = unknown_sysctls(&bundle.spec);
-        assert_eq!(unknown, ["net.ipv4.no_such_thing"]);
-        let failure = name_sysctls(Failure::internal("refused"), &unknown);
-        assert!(failure.message.contains("refused"), "{failure}");
-        assert!(failure.message.contains("no_such_thing"), "{failure}");
-        let other = Failure::internal("refused");
-        assert_eq!(name_sysctls(other.clone(), &[]), other);
     }
 
     #[test]
