@@ -110,9 +110,9 @@ pub fn read(path: &Path, expected: Option<&str>) -> Result<(Vec<u8>, String), Ar
 /// A component's sha256, checked against the configuration's, if that says one. The component is
 /// never in memory as a whole.
 ///
-/// It is read each time. Remembering the digest of a file by its size and times would save a shim
-/// 10 ms for the largest guests, and would take a file for the one it was before if somebody had
-/// written to it through a mapping, or within one tick of the file system's clock.
+/// It is read each time. A digest remembered by a file's size and times would take the file for the
+/// one it was before if somebody had written to it through a mapping, or within one tick of the file
+/// system's clock.
 ///
 /// # Errors
 /// See [`read`].

@@ -55,9 +55,11 @@ fn made(messages: &str) -> Option<PathBuf> {
     let messages = messages.lines().rev();
     let mut artifacts = messages
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|message| message["reason"] == "compiler-artifact");
+        .filter(|message| {
+            message.get("reason").and_then(Value::as_str) == Some("compiler-artifact")
+        });
     artifacts.find_map(|artifact| {
-        let files = artifact["filenames"].as_array()?.iter();
+        let files = artifact.get("filenames")?.as_array()?.iter();
         let mut files = files.filter_map(Value::as_str).map(PathBuf::from);
         files.find(|file| {
             file.extension()
