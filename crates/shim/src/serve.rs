@@ -34,8 +34,10 @@ const THREAD_KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// What containerd's own shims wait for their last events to be taken.
 const FLUSH: Duration = Duration::from_secs(5);
 
-/// How long running requests, among them the Shutdown itself, have to be answered at the end.
-const LAST_ANSWERS: Duration = Duration::from_secs(1);
+/// How long running requests, among them the Shutdown itself, have to be answered at the end. On a
+/// node that starts hundreds of pods at once a second is not enough, and containerd takes a
+/// connection that ends before the answer for a failure.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
 /// containerd connects as soon as it has read the address. A shim that nobody has found by then
 /// was started by a command that was killed before it could answer: it would never be stopped.
