@@ -278,7 +278,7 @@ impl Case {
             name,
             requested,
             image: facts.image.clone().unwrap_or_default(),
-            spec: Arc::new(spec),
+            spec: spec.into(),
         })
     }
 }

@@ -214,6 +214,9 @@ impl Chain {
         for plugin in &self.plugins {
             let mut edited = None;
             let question = Question::ContainerCreating(&current);
+            if !plugin.hears(&question) {
+                continue;
+            }
             let input = digest(pod, &question);
             self.ask_one(
                 plugin,
@@ -232,10 +235,10 @@ impl Chain {
                 break;
             }
             if let Some(spec) = edited {
-                current.spec = spec;
+                current.spec = spec.into();
             }
         }
-        outcome.map(|()| current.spec)
+        outcome.map(|()| current.spec.into_inner())
     }
 
     /// Asks every plugin whether this may be, or tells it that it was.
@@ -255,11 +258,16 @@ impl Chain {
             decisions: Vec::new(),
             log: Vec::new(),
         };
-        if self.plugins.is_empty() {
+        let mut hearers = self
+            .plugins
+            .iter()
+            .filter(|plugin| plugin.hears(question))
+            .peekable();
+        if hearers.peek().is_none() {
             return outcome;
         }
         let input = digest(pod, question);
-        for plugin in &self.plugins {
+        for plugin in hearers {
             self.ask_one(plugin, pod, question, &input, &mut outcome, &mut take);
             if outcome.result.is_err() {
                 break;
@@ -385,7 +393,7 @@ fn digest(pod: &Pod, question: &Question<'_>) -> String {
     }) = question.container()
     {
         hash.update(format!("{:?}", (id, name, requested, image)));
-        hash.update(canonical::json(&**spec).unwrap_or_default().to_string());
+        hash.update(spec.digest());
     }
     hash.update(format!("{:?}", question.exit()));
     if let Some(update) = question.update() {

@@ -116,7 +116,7 @@ impl State {
         let Some(container) = &mut self.container else {
             bail!("there is no container to edit");
         };
-        let spec = std::sync::Arc::make_mut(&mut container.spec);
+        let spec = container.spec.make_mut();
         if let Err(problem) = adjust::apply(spec, edit, &self.settings.seccomp_profiles) {
             bail!("{problem}");
         }

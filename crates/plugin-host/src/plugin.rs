@@ -193,6 +193,15 @@ impl Plugin {
         (self.scoping.is_some(), self.lifecycle.is_some())
     }
 
+    /// Whether it exports the function that answers this.
+    pub(crate) fn hears(&self, question: &Question<'_>) -> bool {
+        match question {
+            Question::ValidateSettings => self.configurable.is_some(),
+            Question::ScopeSandbox | Question::ScopeContainer(_) => self.scoping.is_some(),
+            _ => self.lifecycle.is_some(),
+        }
+    }
+
     /// Asks, in a fresh instance. Blocks for the deadline at most.
     #[must_use]
     pub fn ask(&self, pod: &Arc<Pod>, question: &Question<'_>) -> Reply {
@@ -214,7 +223,7 @@ impl Plugin {
         let state = store.into_data();
         let answer = match answer {
             Ok(Answer::Admitted) if !state.edits.is_empty() => match state.container {
-                Some(container) => Ok(Answer::Edited(container.spec, state.edits)),
+                Some(container) => Ok(Answer::Edited(container.spec.into_inner(), state.edits)),
                 None => Ok(Answer::Admitted),
             },
             other => other,

@@ -1,9 +1,13 @@
 //! What a call is about.
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 
 use husk_scope::Scopes;
 use oci_spec::runtime::{LinuxResources, Process, Spec};
+use sha2::{Digest as _, Sha256};
+
+use crate::{artifact, canonical};
 
 /// The pod, as plugins see it.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,7 +44,59 @@ pub struct Container {
     /// The image reference, empty where containerd did not say.
     pub image: String,
     /// The OCI spec, as the plugins before this one left it.
-    pub spec: Arc<Spec>,
+    pub spec: SharedSpec,
+}
+
+/// An OCI spec. Clones share it and its digest, which costs more than the call of a small plugin.
+#[derive(Clone, Debug)]
+pub struct SharedSpec {
+    spec: Arc<Spec>,
+    digest: Arc<OnceLock<String>>,
+}
+
+impl SharedSpec {
+    /// The sha256 of its JSON, in hex.
+    pub(crate) fn digest(&self) -> &str {
+        self.digest.get_or_init(|| {
+            let json = canonical::json(&*self.spec).unwrap_or_default();
+            artifact::hex(&Sha256::digest(json.to_string()))
+        })
+    }
+
+    /// This one's own, to change it.
+    pub(crate) fn make_mut(&mut self) -> &mut Spec {
+        self.digest = Arc::default();
+        Arc::make_mut(&mut self.spec)
+    }
+
+    /// The spec, without its digest.
+    #[must_use]
+    pub fn into_inner(self) -> Arc<Spec> {
+        self.spec
+    }
+}
+
+impl Deref for SharedSpec {
+    type Target = Spec;
+
+    fn deref(&self) -> &Spec {
+        &self.spec
+    }
+}
+
+impl From<Arc<Spec>> for SharedSpec {
+    fn from(spec: Arc<Spec>) -> Self {
+        Self {
+            spec,
+            digest: Arc::default(),
+        }
+    }
+}
+
+impl From<Spec> for SharedSpec {
+    fn from(spec: Spec) -> Self {
+        Arc::new(spec).into()
+    }
 }
 
 /// How a container ended.
@@ -158,5 +214,21 @@ impl<'a> Question<'a> {
                 | Self::ContainerExited(..)
                 | Self::ContainerOom(_)
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spec_that_is_changed_has_another_digest_and_its_clones_keep_theirs() {
+        let first = SharedSpec::from(Spec::default());
+        let mut second = first.clone();
+        assert_eq!(first.digest(), second.digest());
+        let before = first.digest().to_owned();
+        second.make_mut().set_hostname(Some("other".to_owned()));
+        assert_ne!(second.digest(), before);
+        assert_eq!(first.digest(), before);
     }
 }

@@ -140,7 +140,7 @@ fn plan(
         name: name.clone(),
         requested: wanted.clone(),
         image: image.cloned().unwrap_or_default(),
-        spec: Arc::new(spec),
+        spec: spec.into(),
     };
     let by_plugins = settle(part, chain.scopes(&pod, Some(&container)))?;
     let plan = decide::container_plan(config, &name, &wanted, by_plugins, Vec::new())

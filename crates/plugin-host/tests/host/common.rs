@@ -176,6 +176,6 @@ pub(crate) fn container() -> Container {
         name: "app".into(),
         requested: Scopes::all(&Scope::Container),
         image: "docker.io/library/busybox:1".into(),
-        spec: Arc::new(Spec::default()),
+        spec: Spec::default().into(),
     }
 }

@@ -153,7 +153,7 @@ impl Pod {
             .withheld
             .set(Withheld::between(&bundle.spec, &spec));
         bundle.spec = Spec::clone(&spec);
-        subject.spec = spec;
+        subject.spec = spec.into();
         let _ = container.subject.set(subject);
         Ok(())
     }
@@ -300,6 +300,6 @@ fn subject_of(container: &Container, bundle: &Bundle, requested: &Scopes) -> sub
         name: bundle.name(&container.id),
         requested: requested.clone(),
         image: bundle.annotation(IMAGE).unwrap_or_default().to_owned(),
-        spec: Arc::new(bundle.spec.clone()),
+        spec: bundle.spec.clone().into(),
     }
 }

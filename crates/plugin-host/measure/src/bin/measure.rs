@@ -141,6 +141,6 @@ fn container() -> Container {
         name: "app".to_owned(),
         requested: Scopes::all(&Scope::Pod),
         image: "docker.io/library/busybox:1".to_owned(),
-        spec: Arc::new(Spec::default()),
+        spec: Spec::default().into(),
     }
 }
