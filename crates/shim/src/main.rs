@@ -7,6 +7,7 @@
 
 mod bootstrap;
 mod cleanup;
+mod connections;
 mod context;
 mod cri;
 mod daemon;

@@ -18,6 +18,7 @@ use tokio::time::{Sleep, sleep, timeout};
 use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
 
+use crate::connections::{Connection, Connections};
 use crate::context::{Context, Services};
 use crate::daemon::Daemon;
 use crate::pod;
@@ -33,6 +34,10 @@ const THREAD_KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 /// What containerd's own shims wait for their last events to be taken.
 const FLUSH: Duration = Duration::from_secs(5);
+
+/// How long those who are connected have to hang up at the end, as containerd does at once when its
+/// Shutdown is answered.
+const HANGING_UP: Duration = Duration::from_secs(2);
 
 /// How long running requests, among them the Shutdown itself, have to be answered at the end. On a
 /// node that starts hundreds of pods at once a second is not enough, and containerd takes a
@@ -63,7 +68,9 @@ pub(crate) fn until_shutdown(daemon: Daemon, zygote: Zygote) -> Result<()> {
 async fn serve(daemon: Daemon, zygote: Zygote) -> Result<()> {
     let signals = Signals::new().context("listen for signals")?;
     let (found, first) = oneshot::channel();
-    let listener = listener(daemon.listener, found).context("listen on the socket")?;
+    let connections = Connections::default();
+    let peers = peers(daemon.listener, connections.clone(), found);
+    let listener = Listener::new(peers.context("listen on the socket")?);
     let socket = daemon.socket;
     let shutdown = Shutdown::new();
     let publisher = Publisher::new(&daemon.opts.ttrpc_address, &daemon.record.namespace);
@@ -98,6 +105,9 @@ async fn serve(daemon: Daemon, zygote: Zygote) -> Result<()> {
     if !publisher.flush(FLUSH).await {
         warn!("containerd has not taken every event; the rest is lost");
     }
+    if !connections.closed(HANGING_UP).await {
+        debug!("someone is still connected");
+    }
     // A client that never reads must not keep the shim alive.
     if timeout(LAST_ANSWERS, server.shutdown()).await.is_err() {
         debug!("connections were open at shutdown");
@@ -108,26 +118,29 @@ async fn serve(daemon: Daemon, zygote: Zygote) -> Result<()> {
 /// The connections of an accepting socket, those of other users left out (contract 6).
 struct Peers {
     listener: UnixListener,
+    connections: Connections,
     /// Tells of the first of them.
     found: Option<oneshot::Sender<()>>,
     /// Runs after a failure, such as too many open files, which would only repeat itself.
     pause: Option<Pin<Box<Sleep>>>,
 }
 
-fn listener(
+fn peers(
     listener: std::os::unix::net::UnixListener,
+    connections: Connections,
     found: oneshot::Sender<()>,
-) -> io::Result<Listener> {
+) -> io::Result<Peers> {
     listener.set_nonblocking(true)?;
-    Ok(Listener::new(Peers {
+    Ok(Peers {
         listener: UnixListener::from_std(listener)?,
+        connections,
         found: Some(found),
         pause: None,
-    }))
+    })
 }
 
 impl Stream for Peers {
-    type Item = io::Result<UnixStream>;
+    type Item = io::Result<Connection>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
         loop {
@@ -141,7 +154,7 @@ impl Stream for Peers {
                         // At the end of the daemon nobody cares any more.
                         let _ = found.send(());
                     }
-                    return Poll::Ready(Some(Ok(stream)));
+                    return Poll::Ready(Some(Ok(self.connections.admit(stream))));
                 }
                 Ok(_) => {}
                 Err(error) => {
@@ -222,17 +235,8 @@ mod tests {
     /// Accepts what comes, as the server does.
     fn accepting(path: &std::path::Path) -> oneshot::Receiver<()> {
         let (found, first) = oneshot::channel();
-        let listener = UnixListener::from_std({
-            let listener = StdListener::bind(path).unwrap();
-            listener.set_nonblocking(true).unwrap();
-            listener
-        })
-        .unwrap();
-        let mut peers = Peers {
-            listener,
-            found: Some(found),
-            pause: None,
-        };
+        let listener = StdListener::bind(path).unwrap();
+        let mut peers = peers(listener, Connections::default(), found).unwrap();
         tokio::spawn(async move {
             while std::future::poll_fn(|cx| Pin::new(&mut peers).poll_next(cx))
                 .await

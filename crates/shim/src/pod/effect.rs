@@ -7,7 +7,6 @@ use husk_sandbox::cgroup::Cgroup;
 use log::{info, warn};
 use nix::errno::Errno;
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
 
 use super::container::Container;
 use super::state::{Action, Effect, Event, ProcessId, Reply, Token, finished};
@@ -209,9 +208,6 @@ impl Pod {
             for answer in answers {
                 let _ = answer.send(Ok(Reply::Done));
             }
-            // A Go client that finds the answer and the end of the connection at once may take the
-            // end for the answer, and containerd then fails ShutdownSandbox.
-            sleep(LINGER).await;
             pod.shutdown.request();
         });
     }
@@ -227,9 +223,6 @@ impl Life {
 }
 
 const SIGKILL: i32 = 9;
-
-/// How long the connection stays once Shutdown is answered.
-const LINGER: Duration = Duration::from_millis(100);
 
 /// How long the last events may take before Shutdown is answered.
 const LAST_EVENTS: Duration = Duration::from_secs(1);
