@@ -25,6 +25,7 @@ in_both_modes!(
     a_failure_may_be_ignored_and_a_monitor_decides_nothing,
     a_plugin_that_cannot_be_loaded_refuses_the_pod,
     a_container_is_what_a_plugin_makes_of_it,
+    a_container_may_be_given_its_cgroup_to_manage,
     what_has_happened_is_told_in_order,
     a_sandbox_may_be_left_without_a_namespace,
     a_sandbox_may_be_given_a_namespace,
@@ -227,6 +228,23 @@ fn a_pod_keeps_the_plugin_it_was_made_with() {
     }
 }
 
+fn a_container_may_be_given_its_cgroup_to_manage(mode: Mode) {
+    let containerd = Containerd::of_the_suite();
+    let cri = containerd.cri();
+    let pod = cri.pod_of("policy-cgroup", mode).run();
+    if !husk_tests::cgroup::is_v2() {
+        let refused = create_and_start(&pod, "app").unwrap_err();
+        return says(&refused, &["files of cgroup v2"]);
+    }
+    let app = pod.sleeper("app");
+    assert_eq!(app.sh("cat /sys/fs/cgroup/memory.oom.group"), "1");
+    let _ = app.sh("mkdir /sys/fs/cgroup/below && echo 0 >/sys/fs/cgroup/below/cgroup.procs");
+    let other = pod.sleeper("other");
+    assert_eq!(other.sh("cat /sys/fs/cgroup/memory.oom.group"), "0");
+    let refused = other.exec(&["mkdir", "/sys/fs/cgroup/below"]);
+    says(&refused.stderr, &["Read-only"]);
+}
+
 fn a_container_is_what_a_plugin_makes_of_it(mode: Mode) {
     let containerd = Containerd::of_the_suite();
     let cri = containerd.cri();
@@ -255,6 +273,7 @@ fn a_container_is_what_a_plugin_makes_of_it(mode: Mode) {
         &app.sh("grep ' /added ' /proc/mounts"),
         &["tmpfs", "size=1024k"],
     );
+    assert_ne!(app.exec(&["grep", " /dev/mqueue ", "/proc/mounts"]).code, 0);
     let limits = app.sh("grep 'open files' /proc/1/limits");
     assert_eq!(
         limits
