@@ -425,7 +425,7 @@ fn pods_that_start_at_once_compile_once_and_later_ones_wait_for_no_compiler() {
     let path = component.display();
     fs::write(
         &config,
-        format!("[[plugin]]\nname = 'new'\npath = '{path}'\n"),
+        format!("[[plugin]]\nname = 'new'\npath = '{path}'\ndeadline = '5s'\n"),
     )
     .unwrap();
     let flag = format!("--runtime-config-path={}", config.display());

@@ -20,10 +20,10 @@ use log::{debug, warn};
 use tokio::io::AsyncRead;
 use tokio::net::unix::pipe;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 pub(crate) use self::binary::Logger;
-use self::fifo::Fifo;
+use self::fifo::{Fifo, Gauge};
 pub(crate) use self::target::Stdio;
 use self::target::Target;
 use crate::failure::Failure;
@@ -31,6 +31,10 @@ use crate::pod::lock;
 
 /// How long output may still be copied once the process is to be deleted (contract 41).
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// How long an end is kept back for output that is unread, and how often to look.
+const READ_OUT: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(1);
 
 /// The I/O of one process.
 #[derive(Default)]
@@ -41,6 +45,8 @@ pub(crate) struct Io {
     copies: Mutex<Vec<JoinHandle<()>>>,
     /// Fifos for output, by path, until the copies begin.
     outputs: Mutex<Vec<(String, Fifo)>>,
+    /// Of the fifos that output goes to.
+    gauges: Mutex<Vec<Gauge>>,
     console: Mutex<Option<Pty>>,
     logger: Mutex<Option<Logger>>,
 }
@@ -185,6 +191,7 @@ impl Io {
                 let (_, fifo) = outputs.swap_remove(at.ok_or_else(|| {
                     Failure::internal(format!("output to {path} was not opened"))
                 })?);
+                lock(&self.gauges).push(fifo.gauge());
                 lock(&self.copies).push(tokio::spawn(fifo.copy(from)));
                 Ok(())
             }
@@ -229,6 +236,29 @@ impl Io {
     /// Closes stdin once what was written is read; may come before the copy began (contract 41).
     pub(crate) fn close_stdin(&self) {
         self.fifos.close_input();
+    }
+
+    /// Waits until what the process has written is read, or a second has passed.
+    ///
+    /// Before its end is told: containerd's clients close their ends of the fifos as soon as they
+    /// hear of it, whether or not they have read what is in them.
+    pub(crate) async fn read_out(&self) {
+        let deadline = Instant::now() + READ_OUT;
+        let mut was_read = false;
+        while Instant::now() < deadline {
+            let unread: Vec<_> = lock(&self.gauges)
+                .iter()
+                .filter_map(Gauge::has_unread)
+                .collect();
+            let is_read = !unread.contains(&true);
+            // A process that was left in the background may keep the copy going. Between two looks
+            // whatever had been written by the end has been copied.
+            if unread.is_empty() || is_read && was_read {
+                return;
+            }
+            was_read = is_read;
+            sleep(LOOK).await;
+        }
     }
 
     /// Lets output flow for at most 10 s more, then lets go of everything.

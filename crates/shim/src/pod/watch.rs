@@ -44,6 +44,9 @@ pub(super) fn exit(pod: &Arc<Pod>, container: &Arc<Container>, id: ProcessId, pi
         let exit = exit_of(&pod, &id, &pidfd).await;
         // A memory kill is told before the exit that it caused.
         look_for_kills(&pod, &container);
+        if let Some(process) = container.process(id.exec.as_deref()) {
+            process.io.read_out().await;
+        }
         pod.tell(Event::Exited(id, exit));
     });
 }
