@@ -18,7 +18,8 @@ use containerd_shim_protos::protobuf::Message;
 use husk_sandbox::cgroup::{Cgroup, Driver};
 use husk_scope::{Ceiling, Kind, Plan, Scope, Scopes, record};
 use nix::mount::{MsFlags, mount};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// A process that sleeps, killed at the end of the test if nothing else did it.
 struct Sleeper(Child);
@@ -91,7 +92,17 @@ impl CgroupDirs {
 impl Drop for CgroupDirs {
     fn drop(&mut self) {
         for dir in &self.dirs {
-            let _ = fs::remove_dir(dir);
+            // What a test left in it is dropped after it: a sleeper is declared before its cgroup.
+            for _ in 0..200 {
+                let procs = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+                for pid in procs.lines().filter_map(|pid| pid.parse().ok()) {
+                    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                }
+                if !dir.exists() || fs::remove_dir(dir).is_ok() {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
             let _ = fs::remove_dir(dir.parent().unwrap());
         }
     }
