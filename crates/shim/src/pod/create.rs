@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use husk_plugin_host::decide;
+use husk_plugin_host::{decide, subject};
 use husk_sandbox::cgroup::Cgroup;
 use husk_sandbox::process::{Pidfd, start_time};
 use husk_sandbox::zygote::{self, Create, Job};
@@ -42,11 +42,18 @@ async fn try_make(pod: &Arc<Pod>, container: &Arc<Container>) -> Result<Made, Fa
     pod.learn(&bundle, &container.id);
     let requested = asked(pod, container, &bundle)?;
     let sandbox = admit_sandbox(pod, container, &bundle, &requested).await?;
-    let plan = plan(pod, container, &bundle, &requested, sandbox.as_ref()).await?;
-    if !bundle.is_sandbox() {
-        pod.edited_by_plugins(container, &mut bundle, &requested)
-            .await?;
-    }
+    // The configuration's scopes and the plugins' are for containers: the pause container is the
+    // sandbox.
+    let plan = if bundle.is_sandbox() {
+        plan_of_pause(pod, container, &requested, sandbox.as_ref())?
+    } else {
+        let seen = pod.seen_by_plugins(container, &bundle, &requested).await?;
+        let plan = plan(pod, container, &bundle, &requested, seen.as_ref()).await?;
+        if let Some(seen) = seen {
+            pod.edited_by_plugins(container, &mut bundle, seen).await?;
+        }
+        plan
+    };
     let known = known(pod, container, &bundle, plan);
     record(pod, container, &bundle, &known);
     if bundle.is_sandbox() {
@@ -153,29 +160,37 @@ fn assigned_to_pause(sandbox: &Plan) -> Vec<Assignment> {
         .collect()
 }
 
-/// Decides whose namespaces the container gets.
+/// Whose namespaces the pause container gets.
+fn plan_of_pause(
+    pod: &Pod,
+    container: &Container,
+    requested: &Scopes,
+    sandbox: Option<&Plan>,
+) -> Result<Plan, Failure> {
+    let config = pod.config()?;
+    let assigned = sandbox.map(assigned_to_pause).unwrap_or_default();
+    Plan::new(requested, &assigned, &config.ceiling)
+        .map(|plan| plan.with_offsets(config.offsets))
+        .map_err(|error| Failure::invalid(explained(container, &error)))
+}
+
+/// Decides whose namespaces the container gets; `seen` is what the plugins are asked about.
 async fn plan(
     pod: &Pod,
     container: &Container,
     bundle: &Bundle,
     requested: &Scopes,
-    sandbox: Option<&Plan>,
+    seen: Option<&subject::Container>,
 ) -> Result<Plan, Failure> {
     let config = pod.config()?;
-    let plan = if bundle.is_sandbox() {
-        // The configuration's scopes are for containers: the pause container is the sandbox.
-        let assigned = sandbox.map(assigned_to_pause).unwrap_or_default();
-        Plan::new(requested, &assigned, &config.ceiling)
-            .map(|plan| plan.with_offsets(config.offsets))
-    } else {
-        let name = bundle.name(&container.id);
-        let by_plugins = pod
-            .assigned_by_plugins(container, bundle, requested)
-            .await?;
-        let otherwise = assigned_by_annotation(bundle, requested);
-        decide::container_plan(config, &name, requested, by_plugins, otherwise)
+    let name = bundle.name(&container.id);
+    let by_plugins = match seen {
+        Some(seen) => pod.assigned_by_plugins(seen).await?,
+        None => Vec::new(),
     };
-    plan.map_err(|error| Failure::invalid(explained(container, &error)))
+    let otherwise = assigned_by_annotation(bundle, requested);
+    decide::container_plan(config, &name, requested, by_plugins, otherwise)
+        .map_err(|error| Failure::invalid(explained(container, &error)))
 }
 
 /// Containers that name a pod share what Kubernetes' pods share, where the container asked for one

@@ -118,17 +118,26 @@ impl Pod {
             .map_err(|error| Failure::invalid(format!("the sandbox of pod {}: {error}", self.id)))
     }
 
-    /// What the plugins assign to a container that is about to be made.
-    pub(super) async fn assigned_by_plugins(
+    /// The container that is about to be made, as plugins see it; nothing where nobody looks.
+    pub(super) async fn seen_by_plugins(
         &self,
         container: &Container,
         bundle: &Bundle,
         requested: &Scopes,
+    ) -> Result<Option<subject::Container>, Failure> {
+        let plugins = self.plugins().await?;
+        Ok(plugins.map(|_| subject_of(container, bundle, requested)))
+    }
+
+    /// What the plugins assign to a container that is about to be made.
+    pub(super) async fn assigned_by_plugins(
+        &self,
+        subject: &subject::Container,
     ) -> Result<Vec<Assignment>, Failure> {
         let Some(plugins) = self.plugins().await? else {
             return Ok(Vec::new());
         };
-        let (pod, subject) = (self.subject(), subject_of(container, bundle, requested));
+        let (pod, subject) = (self.subject(), subject.clone());
         self.ask_plugins(plugins, move |chain| chain.scopes(&pod, Some(&subject)))
             .await
     }
@@ -138,13 +147,12 @@ impl Pod {
         &self,
         container: &Container,
         bundle: &mut Bundle,
-        requested: &Scopes,
+        mut subject: subject::Container,
     ) -> Result<(), Failure> {
         let Some(plugins) = self.plugins().await? else {
             return Ok(());
         };
-        let (pod, mut subject) = (self.subject(), subject_of(container, bundle, requested));
-        let asked = subject.clone();
+        let (pod, asked) = (self.subject(), subject.clone());
         let spec = self
             .ask_plugins(plugins, move |chain| chain.container_creating(&pod, &asked))
             .await?;

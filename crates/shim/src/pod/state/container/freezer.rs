@@ -1,5 +1,5 @@
 //! Pausing and resuming.
-use super::super::{Effect, Effects, Published, Reply, State, Token};
+use super::super::{Effect, Effects, Published, Reply, State, Status, Token};
 use super::Container;
 use crate::failure::Failure;
 
@@ -19,13 +19,7 @@ impl State {
         id: &str,
         out: &mut Effects,
     ) -> Result<(), Failure> {
-        let container = self.container(id)?;
-        if !container.running() || container.freezer != Freezer::Thawed {
-            let status = container.init.view(container.freezer).status;
-            return Err(Failure::precondition(format!(
-                "container {id} cannot be paused: it is {status}, not running"
-            )));
-        }
+        let container = self.at(id, Freezer::Thawed, "paused")?;
         container.freezer = Freezer::Freezing(token);
         out.push(Effect::Freeze(id.to_owned()));
         Ok(())
@@ -37,16 +31,26 @@ impl State {
         id: &str,
         out: &mut Effects,
     ) -> Result<(), Failure> {
-        let container = self.container(id)?;
-        if !container.running() || container.freezer != Freezer::Frozen {
-            let status = container.init.view(container.freezer).status;
-            return Err(Failure::precondition(format!(
-                "container {id} cannot be resumed: it is {status}, not paused"
-            )));
-        }
+        let container = self.at(id, Freezer::Frozen, "resumed")?;
         container.freezer = Freezer::Thawing(token);
         out.push(Effect::Thaw(id.to_owned()));
         Ok(())
+    }
+
+    /// The container, if it runs and its freezer is `there`: else it cannot be `turned`.
+    fn at(&mut self, id: &str, there: Freezer, turned: &str) -> Result<&mut Container, Failure> {
+        let container = self.container(id)?;
+        if container.running() && container.freezer == there {
+            return Ok(container);
+        }
+        let status = container.init.view(container.freezer).status;
+        let wanted = match there {
+            Freezer::Frozen => Status::Paused,
+            _ => Status::Running,
+        };
+        Err(Failure::precondition(format!(
+            "container {id} cannot be {turned}: it is {status}, not {wanted}"
+        )))
     }
 
     pub(in crate::pod::state) fn frozen(
