@@ -169,6 +169,14 @@ impl Chain {
         self.plugins.is_empty()
     }
 
+    /// Whether any decides scopes, and whether any takes part in the lifecycle: what nobody would
+    /// hear need not be asked.
+    #[must_use]
+    pub fn exports(&self) -> (bool, bool) {
+        let all = self.plugins.iter().map(Plugin::exports);
+        all.fold((false, false), |some, one| (some.0 | one.0, some.1 | one.1))
+    }
+
     /// The plugins, in order.
     #[must_use]
     pub fn plugins(&self) -> &[Plugin] {

@@ -1,6 +1,6 @@
 //! The engine: one per process, for all plugins.
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wasmtime::component::Linker;
 use wasmtime::{Config, Engine};
@@ -9,7 +9,7 @@ use crate::bindings;
 use crate::state::{Data, State};
 
 /// How often the epoch moves on while a plugin runs, and so how exact a deadline is.
-const TICK: Duration = Duration::from_millis(5);
+pub const TICK: Duration = Duration::from_millis(5);
 
 /// The stack of the thread that moves the epoch on: it sleeps and adds one.
 const TICKER_STACK: usize = 64 * 1024;
@@ -19,7 +19,15 @@ const TICKER_STACK: usize = 64 * 1024;
 pub struct Host {
     pub(crate) engine: Engine,
     pub(crate) linker: Linker<State>,
-    ticker: Arc<Ticker>,
+    /// None where the caller moves the epoch on.
+    ticker: Option<Arc<Ticker>>,
+}
+
+/// Moves the epoch of a host on that has no thread for it.
+#[derive(Clone)]
+pub struct Clock {
+    engine: Engine,
+    last: Arc<Mutex<Instant>>,
 }
 
 /// Why plugins cannot be run at all.
@@ -50,7 +58,21 @@ impl Host {
     /// # Errors
     /// The engine refuses its configuration, or there is no thread to be had.
     pub fn new() -> Result<Self, HostError> {
-        Self::with(&config())
+        Self::with(&config())?.with_ticker()
+    }
+
+    /// The same without a thread that wakes at every call: deadlines pass only while somebody calls
+    /// [`Clock::tick`], at least every [`TICK`] while a plugin runs.
+    ///
+    /// # Errors
+    /// The engine refuses its configuration.
+    pub fn timed_by_caller() -> Result<(Self, Clock), HostError> {
+        let host = Self::with(&config())?;
+        let clock = Clock {
+            engine: host.engine.clone(),
+            last: Arc::new(Mutex::new(Instant::now())),
+        };
+        Ok((host, clock))
     }
 
     /// The same, counting fuel: what a call costs, exactly and at every time the same. Its code is
@@ -60,7 +82,7 @@ impl Host {
     /// See [`Host::new`].
     #[cfg(feature = "compile")]
     pub fn counting_fuel() -> Result<Self, HostError> {
-        Self::with(config().consume_fuel(true))
+        Self::with(config().consume_fuel(true))?.with_ticker()
     }
 
     /// Compiles a component for this host alone.
@@ -77,18 +99,26 @@ impl Host {
         let mut linker = Linker::new(&engine);
         bindings::Plugin::add_to_linker::<_, Data>(&mut linker, |state| state)
             .map_err(HostError::Engine)?;
-        let ticker = Ticker::start(&engine).map_err(HostError::Ticker)?;
         Ok(Self {
             engine,
             linker,
-            ticker,
+            ticker: None,
         })
     }
 
-    /// Keeps the epoch moving until the guard is dropped.
-    pub(crate) fn running(&self) -> Running<'_> {
-        self.ticker.set_running(|running| running.saturating_add(1));
-        Running(&self.ticker)
+    fn with_ticker(self) -> Result<Self, HostError> {
+        let ticker = Ticker::start(&self.engine).map_err(HostError::Ticker)?;
+        Ok(Self {
+            ticker: Some(ticker),
+            ..self
+        })
+    }
+
+    /// Keeps the epoch moving until the guard is dropped, unless the caller does.
+    pub(crate) fn running(&self) -> Option<Running<'_>> {
+        let ticker = self.ticker.as_deref()?;
+        ticker.set_running(|running| running.saturating_add(1));
+        Some(Running(ticker))
     }
 
     /// Gives a store more fuel than it can use, where the engine counts fuel; says how much.
@@ -110,6 +140,23 @@ impl Host {
 impl std::fmt::Debug for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Host").finish_non_exhaustive()
+    }
+}
+
+impl Clock {
+    /// Moves the epoch on, at most once per [`TICK`], however many callers there are.
+    pub fn tick(&self) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.elapsed() >= TICK {
+            *last = Instant::now();
+            self.engine.increment_epoch();
+        }
+    }
+}
+
+impl std::fmt::Debug for Clock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Clock").finish_non_exhaustive()
     }
 }
 

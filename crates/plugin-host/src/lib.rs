@@ -28,7 +28,7 @@ pub mod subject;
 mod wasi;
 
 pub use chain::{Chain, Decision, Denied, Outcome};
-pub use engine::{Host, HostError};
+pub use engine::{Clock, Host, HostError, TICK};
 pub use guest_log::Level;
 pub use plugin::{Plugin, PluginError, Settings};
 pub use seccomp::{ProfileError, seccomp_profiles};

@@ -55,7 +55,16 @@ pub struct SharedSpec {
 }
 
 impl SharedSpec {
-    /// The sha256 of its JSON, in hex.
+    /// A spec as it was read from this text, whose digest is the spec's.
+    #[must_use]
+    pub fn read_from(spec: Arc<Spec>, text: &[u8]) -> Self {
+        Self {
+            spec,
+            digest: Arc::new(artifact::hex(&Sha256::digest(text)).into()),
+        }
+    }
+
+    /// The sha256 of its text, or of its JSON, in hex.
     pub(crate) fn digest(&self) -> &str {
         self.digest.get_or_init(|| {
             let json = canonical::json(&*self.spec).unwrap_or_default();

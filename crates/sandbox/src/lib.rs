@@ -23,6 +23,7 @@ mod holder;
 mod init;
 mod loopback;
 mod mount_api;
+mod mountinfo;
 mod namespaces;
 pub mod pin;
 pub mod process;

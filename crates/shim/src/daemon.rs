@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 use containerd_shim::StartOpts;
+use husk_sandbox::daemon::one_heap;
 use husk_sandbox::process::{Pidfd, start_time};
 use husk_sandbox::zygote::Zygote;
 use husk_scope::record;
@@ -46,6 +47,7 @@ impl Daemon {
     pub(crate) fn run(self) -> Result<()> {
         // `start` is not over for containerd while anyone holds its stdout (contract 5).
         detach()?;
+        one_heap();
         let log = Path::new("log");
         // Without the fifo there is no way to say that there is none.
         let _ = logger::init(log, &self.opts.namespace, &self.record.id, self.opts.debug);

@@ -7,18 +7,22 @@ mod compiler;
 mod lines;
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use husk_plugin_host::artifact::{self, Cache};
-use husk_plugin_host::{Chain, Decision, Host, Outcome, Plugin, Settings, seccomp_profiles};
+use husk_plugin_host::{
+    Chain, Clock, Decision, Host, Outcome, Plugin, Settings, TICK, seccomp_profiles,
+};
 use husk_scope::config::{self, Config};
 use log::{log, warn};
 use oci_spec::runtime::LinuxSeccomp;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use crate::failure::Failure;
 use crate::pod::children::Children;
@@ -32,8 +36,11 @@ const AUDIT: &str = "audit.jsonl";
 
 /// The plugins of one pod, and its audit record.
 pub(crate) struct Plugins {
-    pub(crate) chain: Arc<Chain>,
+    chain: Arc<Chain>,
+    clock: Clock,
     audit: PathBuf,
+    /// Opened at the first decision.
+    audited: OnceLock<File>,
     lines: Mutex<Lines>,
 }
 
@@ -48,7 +55,8 @@ impl Plugins {
         if config.plugins.is_empty() {
             return Ok(None);
         }
-        let host = Host::new().map_err(|error| Failure::internal(error.to_string()))?;
+        let (host, clock) =
+            Host::timed_by_caller().map_err(|error| Failure::internal(error.to_string()))?;
         let profiles = seccomp_profiles(&config.seccomp_profiles)
             .map_err(|error| Failure::invalid(error.to_string()))?;
         let profiles = Arc::new(profiles);
@@ -59,15 +67,46 @@ impl Plugins {
         }
         let mut plugins = Self {
             chain: Arc::default(),
+            clock,
             audit: dir.join(AUDIT),
+            audited: OnceLock::new(),
             lines: Mutex::new(Lines::new(Instant::now())),
         };
         plugins.chain = Arc::new(plugins.settle(pod, Chain::of(loaded))?);
         Ok(Some(plugins))
     }
 
+    /// Whether any decides scopes, and whether any takes part in the lifecycle.
+    pub(crate) fn exports(&self) -> (bool, bool) {
+        self.chain.exports()
+    }
+
+    /// Calls the plugins off the thread that serves the other containers of `pod`.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        pod: &str,
+        ask: impl FnOnce(&Chain) -> Outcome<T> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (chain, clock) = (Arc::clone(&self.chain), self.clock.clone());
+        let mut asked = spawn_blocking(move || ask(&chain));
+        // In a task of its own: deadlines pass also when nobody waits for the answer any more.
+        let answered = tokio::spawn(async move {
+            loop {
+                match timeout(TICK, &mut asked).await {
+                    Ok(outcome) => return outcome,
+                    Err(_) => clock.tick(),
+                }
+            }
+        });
+        let outcome = answered.await.flatten();
+        let outcome = outcome.map_err(|error| {
+            Failure::internal(format!("asking the plugins of pod {pod}: {error}"))
+        })?;
+        self.settle(pod, outcome)
+    }
+
     /// Logs what the plugins logged and adds their decisions to the audit record; gives the result.
-    pub(crate) fn settle<T>(&self, pod: &str, outcome: Outcome<T>) -> Result<T, Failure> {
+    fn settle<T>(&self, pod: &str, outcome: Outcome<T>) -> Result<T, Failure> {
         for (plugin, level, line) in &outcome.log {
             let (admitted, dropped) = lock(&self.lines).admit(Instant::now());
             if dropped > 0 {
@@ -97,13 +136,19 @@ impl Plugins {
             serde_json::to_writer(&mut lines, decision)?;
             lines.push(b'\n');
         }
+        let mut file = match self.audited.get() {
+            Some(file) => file,
+            None => {
+                let opened = OpenOptions::new()
+                    .append(true)
+                    .create(true)
+                    .mode(0o600)
+                    .open(&self.audit)?;
+                self.audited.get_or_init(|| opened)
+            }
+        };
         // One write to a file opened for appending: lines of two decisions never mix.
-        OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(&self.audit)?
-            .write_all(&lines)
+        file.write_all(&lines)
     }
 }
 

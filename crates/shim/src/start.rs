@@ -99,13 +99,10 @@ struct Begun {
     containerd: u32,
 }
 
-/// Records the pod and forks. `None` in the parent, once the child is on record too. A failure
-/// leaves no record.
+/// Forks and records the pod. `None` in the parent, once the record is written. A failure leaves no
+/// record.
 fn begin(store: &Store, record: record::Pod, opts: &StartOpts) -> Result<Option<Begun>> {
-    let begun = store
-        .save(&record)
-        .map_err(anyhow::Error::from)
-        .and_then(|()| begin_recorded(store, record, opts));
+    let begun = begin_recorded(store, record, opts);
     if begun.is_err() {
         // The first failure is the one to report.
         let _ = store.remove();

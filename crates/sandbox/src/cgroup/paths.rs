@@ -4,12 +4,15 @@
 //! there is one for each controller or group of controllers, each a filesystem of its own.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::error::{Error, Result};
 use super::files;
+use crate::mountinfo::unescape;
 
 /// The controllers that decide who is in charge of a node: where v1 has one of them, v2 is at most
 /// a tree for systemd to track processes in ("hybrid"), or holds what nobody mounted as v1.
@@ -34,11 +37,48 @@ pub(super) fn mounts() -> Result<&'static [Mount]> {
     if let Some(mounts) = MOUNTS.get() {
         return Ok(mounts);
     }
+    let membership = parse_membership(&files::read_bytes(Path::new("/proc/self/cgroup"))?);
     let path = Path::new("/proc/self/mountinfo");
-    let mut mounts = parse_mounts(&files::read_bytes(path)?);
     // One that is hidden below another mount is still listed, but its files are not there.
-    mounts.retain(|mount| mount.point.join("cgroup.procs").exists());
+    let shown = |mount: &Mount| mount.point.join("cgroup.procs").exists();
+    let mounts = File::open(path)
+        .and_then(|list| read_mounts(BufReader::with_capacity(PART, list), &membership, shown))
+        .map_err(Error::file("read", path))?;
     Ok(MOUNTS.get_or_init(|| mounts))
+}
+
+/// How much of the list of mounts is asked for at once, in bytes: the kernel writes no more of it.
+const PART: usize = 4096;
+
+/// Reads the list of mounts until all that can matter is there: cgroups are mounted when the node
+/// boots, and what pods mount later comes after them and makes the list long.
+fn read_mounts(
+    list: impl BufRead,
+    membership: &BTreeMap<String, PathBuf>,
+    shown: impl Fn(&Mount) -> bool,
+) -> io::Result<Vec<Mount>> {
+    let mut mounts = Vec::new();
+    for line in list.split(b'\n') {
+        if let Some(mount) = parse_mount(&line?).filter(&shown) {
+            mounts.push(mount);
+            if are_whole(&mounts, membership) {
+                break;
+            }
+        }
+    }
+    Ok(mounts)
+}
+
+/// Whether the whole of every hierarchy in charge is among these.
+fn are_whole(mounts: &[Mount], membership: &BTreeMap<String, PathBuf>) -> bool {
+    let all: Vec<&Mount> = mounts.iter().collect();
+    let is_whole = |controllers: &str| {
+        let root = Path::new("/");
+        locate(&all, controllers, root).is_some()
+    };
+    let v1 = || membership.keys().filter(|name| !name.is_empty());
+    let decides = |name: &String| name.split(',').any(|name| DECIDING.contains(&name));
+    v1().all(|name| is_whole(name)) && (v1().any(decides) || is_whole(""))
 }
 
 /// Picks the hierarchies in charge: all of v1 if v1 has a deciding controller, else v2.
@@ -61,13 +101,7 @@ pub(super) fn in_charge(mounts: &[Mount]) -> Result<Vec<&Mount>> {
     Ok(chosen)
 }
 
-/// Parses the cgroup mounts out of `/proc/self/mountinfo`; see proc_pid_mountinfo(5).
-pub(super) fn parse_mounts(text: &[u8]) -> Vec<Mount> {
-    text.split(|byte| *byte == b'\n')
-        .filter_map(parse_mount)
-        .collect()
-}
-
+/// Parses a line of `/proc/self/mountinfo` that is about cgroups; see proc_pid_mountinfo(5).
 fn parse_mount(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
     let root = unescape(fields.nth(3)?);
@@ -111,25 +145,6 @@ fn controllers(options: &str) -> Vec<String> {
         .filter(|option| !option.contains('=') || option.starts_with("name="))
         .map(str::to_owned)
         .collect()
-}
-
-/// Undoes the octal escapes of mountinfo: space, tab, newline and backslash.
-fn unescape(field: &[u8]) -> PathBuf {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, tail)) = rest.split_first() {
-        match tail {
-            [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', tail @ ..] if *first == b'\\' => {
-                bytes.push((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'));
-                rest = tail;
-            }
-            _ => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    PathBuf::from(std::ffi::OsStr::from_bytes(&bytes))
 }
 
 /// Parses `/proc/PID/cgroup` into controllers (empty for v2) and path; see cgroups(7).
@@ -203,6 +218,12 @@ mod tests {
 
     use super::*;
 
+    fn parse_mounts(text: &[u8]) -> Vec<Mount> {
+        text.split(|byte| *byte == b'\n')
+            .filter_map(parse_mount)
+            .collect()
+    }
+
     const UNIFIED: &[u8] = b"\
 35 24 0:30 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot
 36 24 0:31 / /sys rw - sysfs sysfs rw
@@ -238,6 +259,45 @@ mod tests {
             .map(|mount| mount.controllers.join(","))
             .collect();
         assert_eq!(names, ["cpu,cpuacct", "memory", "name=systemd"]);
+    }
+
+    /// Fails where the list is read on.
+    fn read_no_further(text: &[u8], membership: &[u8]) -> Vec<Mount> {
+        let end = io::Error::other("read too far");
+        let list = BufReader::new(io::Read::chain(text, Failing(Some(end))));
+        read_mounts(list, &parse_membership(membership), |_| true).unwrap()
+    }
+
+    struct Failing(Option<io::Error>);
+
+    impl io::Read for Failing {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            self.0.take().map_or(Ok(0), Err)
+        }
+    }
+
+    #[test]
+    fn the_list_is_read_until_the_whole_of_each_hierarchy_is_found() {
+        assert_eq!(read_no_further(UNIFIED, b"0::/a\n").len(), 1);
+        let v1 = b"3:cpu,cpuacct:/a\n2:memory:/a\n1:name=systemd:/\n0::/\n";
+        assert_eq!(read_no_further(HYBRID, v1).len(), 3, "v2 is not in charge");
+    }
+
+    #[test]
+    fn the_list_is_read_to_its_end_for_a_hierarchy_that_is_not_there() {
+        let of = |membership: &[u8]| {
+            let membership = parse_membership(membership);
+            read_mounts(HYBRID, &membership, |_| true).unwrap().len()
+        };
+        assert_eq!(of(b"4:freezer:/\n2:memory:/\n0::/\n"), 4);
+        assert_eq!(of(b"0::/\n"), 4);
+        let part = b"1 2 0:3 /pod /mnt rw - cgroup2 none rw\n";
+        let found = read_mounts(
+            &[part, UNIFIED].concat()[..],
+            &parse_membership(b"0::/"),
+            |_| true,
+        );
+        assert_eq!(found.unwrap().len(), 2, "a part is not the whole");
     }
 
     #[test]

@@ -4,7 +4,6 @@ pub(crate) mod options;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -15,6 +14,7 @@ use nix::sys::stat::{Mode, mkdirat};
 use serde::{Deserialize, Serialize};
 
 use self::options::Options;
+use crate::mountinfo::unescape;
 use crate::zygote::{Doing, JobError, Leftovers};
 
 /// One mount of a root filesystem, as containerd names it.
@@ -159,7 +159,8 @@ pub(crate) fn make_dirs_in_root(root: &Path, path: &Path) -> Result<(), Errno> {
 /// Unmounts everything at and below `path`, topmost first; nothing there is no error (contract 26).
 ///
 /// A mount that is busy is detached: it is gone from the tree at once, and from the kernel when its
-/// last user is.
+/// last user is. Below a mount at `path` itself only what is mounted on it is looked for: what it
+/// hides was there before.
 ///
 /// # Errors
 /// What umount2(2) says other than "not mounted".
@@ -170,6 +171,9 @@ pub fn unmount_all(path: &Path) -> io::Result<()> {
         // The filesystem that is mounted there may be broken: the name is as good as it gets.
         Err(_) => path.to_owned(),
     };
+    if unmount_bare(&path) {
+        return Ok(());
+    }
     let mountinfo = fs::read("/proc/self/mountinfo")?;
     let mut mounted = mount_points(&mountinfo, &path);
     // Later mounts lie on top of earlier ones.
@@ -178,6 +182,20 @@ pub fn unmount_all(path: &Path) -> io::Result<()> {
         unmount(&point)?;
     }
     Ok(())
+}
+
+/// Unmounts what is mounted at `path`, as long as nothing uses it or is mounted on it: without the
+/// list of all mounts, which grows with every pod of the node. Whether that was all there was.
+fn unmount_bare(path: &Path) -> bool {
+    let mut mounted = false;
+    loop {
+        match umount2(path, MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) => mounted = true,
+            // Not mounted; what is below may be.
+            Err(Errno::EINVAL) => return mounted,
+            Err(_) => return false,
+        }
+    }
 }
 
 /// Unmounts one mount; not mounted is no error.
@@ -205,29 +223,6 @@ fn mount_points(mountinfo: &[u8], path: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Undoes the octal escapes of proc_pid_mountinfo(5).
-fn unescape(field: &[u8]) -> PathBuf {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, tail)) = rest.split_first() {
-        let escaped = (first == b'\\')
-            .then(|| tail.get(..3))
-            .flatten()
-            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        match escaped {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = tail.get(3..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(first);
-                rest = tail;
-            }
-        }
-    }
-    PathBuf::from(std::ffi::OsString::from_vec(bytes))
-}
-
 /// Whether `path` is a mount point of this process's mount namespace.
 #[cfg(test)]
 fn is_mounted(path: &Path) -> bool {
@@ -248,12 +243,6 @@ mod tests {
             target: target.to_owned(),
             options: options.iter().map(ToString::to_string).collect(),
         }
-    }
-
-    #[test]
-    fn names_with_blanks_are_unescaped() {
-        assert_eq!(unescape(br"/a\040b\134c"), Path::new(r"/a b\c"));
-        assert_eq!(unescape(br"/a\09"), Path::new(r"/a\09"));
     }
 
     #[test]

@@ -268,22 +268,20 @@ fn edit(
         pod,
         is_first: false,
     };
-    known
-        .plan
-        .edit(&mut bundle.spec, &view)
-        .map_err(|error| match error {
-            husk_scope::EditError::NoNamespace { .. } => {
-                Failure::not_found(explained(container, &error))
-            }
-            _ => Failure::invalid(explained(container, &error)),
-        })?;
-    inject(&mut bundle.spec, &lock(&pod.sandbox).files);
-    let root = bundle.spec.root_mut().as_mut();
+    let spec = Arc::make_mut(&mut bundle.spec);
+    known.plan.edit(spec, &view).map_err(|error| match error {
+        husk_scope::EditError::NoNamespace { .. } => {
+            Failure::not_found(explained(container, &error))
+        }
+        _ => Failure::invalid(explained(container, &error)),
+    })?;
+    inject(spec, &lock(&pod.sandbox).files);
+    let root = spec.root_mut().as_mut();
     let root = root.ok_or_else(|| {
         Failure::invalid(format!("container {}: the spec has no root", container.id))
     })?;
     root.set_path(known.rootfs.clone());
-    write(&container.dir, &bundle.spec).map_err(|error| {
+    write(&container.dir, spec).map_err(|error| {
         let dir = container.dir.display();
         Failure::internal(format!("cannot write the spec to {dir}: {error}"))
     })
@@ -461,7 +459,7 @@ mod tests {
             r#"{"ociVersion": "1.0.2", "root": {"path": "rootfs", "readonly": true},
                 "mounts": [{"destination": "/etc/hosts", "source": "/kubelet/hosts"}]}"#,
         );
-        inject(&mut bundle.spec, &files());
+        inject(Arc::make_mut(&mut bundle.spec), &files());
         let mounts = bundle.spec.mounts().clone().unwrap();
         let seen: Vec<_> = mounts
             .iter()

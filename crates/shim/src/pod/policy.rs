@@ -3,11 +3,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use husk_plugin_host::subject::{self, Question};
+use husk_plugin_host::subject::{self, Question, SharedSpec};
 use husk_plugin_host::{Chain, Outcome, decide};
 use husk_scope::{Assignment, Plan, Scope, Scopes};
-use oci_spec::runtime::{LinuxResources, Process as OciProcess, Spec};
-use tokio::task::spawn_blocking;
+use oci_spec::runtime::{LinuxResources, Process as OciProcess};
 
 use super::container::Container;
 use super::order::Turn;
@@ -38,7 +37,8 @@ impl Pod {
                 Plugins::load(&self.id, self.config()?, self.store.dir(), &self.children).await?;
             if let Some(plugins) = &plugins {
                 let facts = self.subject();
-                self.put(plugins, move |chain| chain.validate_settings(&facts))
+                plugins
+                    .ask(&self.id, move |chain| chain.validate_settings(&facts))
                     .await?;
             }
             Ok::<_, Failure>(plugins)
@@ -75,21 +75,7 @@ impl Pod {
         ask: impl FnOnce(&Chain) -> Outcome<T> + Send + 'static,
     ) -> Result<T, Failure> {
         self.order.settled().await;
-        self.put(plugins, ask).await
-    }
-
-    /// Calls the plugins off the thread that serves the other containers.
-    async fn put<T: Send + 'static>(
-        &self,
-        plugins: &Plugins,
-        ask: impl FnOnce(&Chain) -> Outcome<T> + Send + 'static,
-    ) -> Result<T, Failure> {
-        let chain = Arc::clone(&plugins.chain);
-        let outcome = spawn_blocking(move || ask(&chain)).await;
-        let outcome = outcome.map_err(|error| {
-            Failure::internal(format!("asking the plugins of pod {}: {error}", self.id))
-        })?;
-        plugins.settle(&self.id, outcome)
+        plugins.ask(&self.id, ask).await
     }
 
     /// Before anything of the pod exists: may the sandbox be made, and with which scopes?
@@ -101,15 +87,21 @@ impl Pod {
         let Some(plugins) = self.plugins().await? else {
             return Ok(None);
         };
+        let (scoping, lifecycle) = plugins.exports();
         let pod = self.subject();
-        let asked = Arc::clone(&pod);
-        self.ask_plugins(plugins, move |chain| {
-            chain.notify(&asked, &Question::SandboxStarting)
-        })
-        .await?;
-        let assigned = self
-            .ask_plugins(plugins, move |chain| chain.scopes(&pod, None))
+        if lifecycle {
+            let asked = Arc::clone(&pod);
+            self.ask_plugins(plugins, move |chain| {
+                chain.notify(&asked, &Question::SandboxStarting)
+            })
             .await?;
+        }
+        let mut assigned = Vec::new();
+        if scoping {
+            assigned = self
+                .ask_plugins(plugins, move |chain| chain.scopes(&pod, None))
+                .await?;
+        }
         let Some(requested) = requested else {
             return Ok(None);
         };
@@ -134,7 +126,8 @@ impl Pod {
         &self,
         subject: &subject::Container,
     ) -> Result<Vec<Assignment>, Failure> {
-        let Some(plugins) = self.plugins().await? else {
+        let plugins = self.plugins().await?;
+        let Some(plugins) = plugins.filter(|plugins| plugins.exports().0) else {
             return Ok(Vec::new());
         };
         let (pod, subject) = (self.subject(), subject.clone());
@@ -142,14 +135,16 @@ impl Pod {
             .await
     }
 
-    /// Lets the plugins admit and edit a container; what it is then is kept for later questions.
+    /// Lets the plugins admit and edit a container; what it is then is kept for later questions, if
+    /// anybody will hear them.
     pub(super) async fn edited_by_plugins(
         &self,
         container: &Container,
         bundle: &mut Bundle,
         mut subject: subject::Container,
     ) -> Result<(), Failure> {
-        let Some(plugins) = self.plugins().await? else {
+        let plugins = self.plugins().await?;
+        let Some(plugins) = plugins.filter(|plugins| plugins.exports().1) else {
             return Ok(());
         };
         let (pod, asked) = (self.subject(), subject.clone());
@@ -160,7 +155,7 @@ impl Pod {
         let _ = container
             .withheld
             .set(Withheld::between(&bundle.spec, &spec));
-        bundle.spec = Spec::clone(&spec);
+        bundle.spec = Arc::clone(&spec);
         subject.spec = spec.into();
         let _ = container.subject.set(subject);
         Ok(())
@@ -207,7 +202,8 @@ impl Pod {
             return Ok(());
         };
         let (pod, subject) = (self.subject(), subject.clone());
-        self.put(plugins, move |chain| ask(&pod, chain, &subject))
+        plugins
+            .ask(&self.id, move |chain| ask(&pod, chain, &subject))
             .await
     }
 
@@ -219,11 +215,13 @@ impl Pod {
     async fn tell_of_sandbox(&self, turn: Turn, question: Question<'static>) {
         turn.comes().await;
         // Those that were never loaded have never heard of the sandbox.
-        if let Some(Some(plugins)) = self.plugins.get() {
+        if let Some(Some(plugins)) = self.plugins.get()
+            && plugins.exports().1
+        {
             let pod = self.subject();
             // What went wrong is in the log and in the audit record.
-            let _ = self
-                .put(plugins, move |chain| chain.notify(&pod, &question))
+            let _ = plugins
+                .ask(&self.id, move |chain| chain.notify(&pod, &question))
                 .await;
         }
     }
@@ -308,6 +306,6 @@ fn subject_of(container: &Container, bundle: &Bundle, requested: &Scopes) -> sub
         name: bundle.name(&container.id),
         requested: requested.clone(),
         image: bundle.annotation(IMAGE).unwrap_or_default().to_owned(),
-        spec: bundle.spec.clone().into(),
+        spec: SharedSpec::read_from(Arc::clone(&bundle.spec), &bundle.text),
     }
 }

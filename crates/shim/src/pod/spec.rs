@@ -1,6 +1,7 @@
 //! What a bundle's spec says about the pod, beside the container itself.
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use husk_sandbox::cgroup::Driver;
 use oci_spec::runtime::Spec;
@@ -25,7 +26,9 @@ const DEV_SHM: &str = "/dev/shm";
 
 /// A container's spec, and where its bundle is.
 pub(super) struct Bundle {
-    pub(super) spec: Spec,
+    pub(super) spec: Arc<Spec>,
+    /// What it was read from.
+    pub(super) text: Vec<u8>,
     dir: PathBuf,
 }
 
@@ -47,7 +50,8 @@ impl Bundle {
             ))
         })?;
         Ok(Self {
-            spec,
+            spec: Arc::new(spec),
+            text,
             dir: dir.to_owned(),
         })
     }
