@@ -124,9 +124,14 @@ impl Node {
         stdout(&output)
     }
 
+    /// Where [`Node::start`] writes the manifest.
+    pub(crate) fn manifest(&self) -> PathBuf {
+        self.data.path().join("pod.yaml")
+    }
+
     /// Starts `husk run` of a pod named `test` with this spec; `ROOTFS` stands for an image.
     pub(crate) fn start(&self, spec: &str, args: &[&str]) -> Child {
-        let manifest = self.data.path().join("pod.yaml");
+        let manifest = self.manifest();
         let image = format!("rootfs:{}", self.rootfs().display());
         let spec = spec.replace("ROOTFS", &image);
         let text = format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: test}}\nspec:\n{spec}");

@@ -1,7 +1,10 @@
 //! A handler's configuration, given by `--config`, decides whose namespaces containers use.
+use std::collections::BTreeMap;
 use std::fs;
 
-use crate::node::{Node, Shim, finish, lines_of, stderr};
+use serde_json::Value;
+
+use crate::node::{Node, Shim, finish, lines_of, stderr, stdout};
 
 const LINKS: &str = "  restartPolicy: Never\n  containers:\n\
     \x20 - {name: a, image: ROOTFS, command: [sh, -c, 'cd /proc/self/ns; readlink net; readlink \
@@ -55,5 +58,83 @@ fn a_container_can_join_the_processes_of_one_before_it() {
             "{seen:?}"
         );
     }
+    node.assert_nothing_left();
+}
+
+/// Container and kind of namespace, to the scope and who decided it.
+type Scopes = BTreeMap<(String, String), (String, String)>;
+
+fn lower(value: &Value) -> String {
+    value.as_str().unwrap().to_lowercase()
+}
+
+fn planned(plan: &Value) -> Scopes {
+    let mut scopes = Scopes::new();
+    for container in plan["containers"].as_array().unwrap() {
+        for (kind, of) in container["plan"].as_object().unwrap() {
+            let place = (lower(&container["name"]), kind.clone());
+            let scope = match of["scope"].as_object() {
+                // `{"group": "x"}`
+                Some(named) => {
+                    let named = named.iter().next().unwrap();
+                    format!("{}:{}", named.0, lower(named.1))
+                }
+                None => lower(&of["scope"]),
+            };
+            scopes.insert(place, (scope, lower(&of["by"])));
+        }
+    }
+    scopes
+}
+
+/// What the kernel says: whose namespace each is.
+fn actual(inspected: &Value) -> Scopes {
+    let mut scopes = Scopes::new();
+    for container in inspected["containers"].as_array().unwrap() {
+        for of in container["namespaces"].as_array().unwrap() {
+            let place = (lower(&container["name"]), lower(&of["kind"]));
+            assert_eq!(of["as_planned"], true, "{place:?}: {of}");
+            // `group:x` is written `GROUP(x)` here.
+            let scope = lower(&of["actual"]).replace('(', ":").replace(')', "");
+            scopes.insert(place, (scope, lower(&of["by"])));
+        }
+    }
+    scopes
+}
+
+#[test]
+fn a_pod_becomes_what_its_plan_said() {
+    let node = Node::new(Shim::Husk);
+    let config = node.scratch().join("config.toml");
+    fs::write(
+        &config,
+        "[scopes]\npid = \"pod\"\n\
+         [containers.a.scopes]\nnetwork = \"container\"\ntime = \"container\"\n\
+         [containers.b.scopes]\nipc = \"group:x\"\nuts = \"node\"\n\
+         [containers.c.scopes]\nipc = \"group:x\"\nnetwork = \"target:a\"\n",
+    )
+    .unwrap();
+    let config = config.to_str().unwrap();
+    let containers = ["a", "b", "c"]
+        .map(|name| format!("  - {{name: {name}, image: ROOTFS, command: [sleep, '100']}}\n"));
+    let spec = format!("  containers:\n{}", containers.concat());
+    let output = finish(node.start(&spec, &["--detach", "--config", config]));
+    assert!(output.status.success(), "{}", stderr(&output));
+    let id = stdout(&output);
+    let inspected = node.stdout(&["inspect", "--json", id.trim()]);
+    // Told of the same manifest, after the fact: what it says depends on nothing that runs.
+    let manifest = node.manifest();
+    let plan = node.stdout(&[
+        "plan",
+        "--json",
+        "--config",
+        config,
+        manifest.to_str().unwrap(),
+    ]);
+    let read = |json: &str| serde_json::from_str::<Value>(json).unwrap();
+    let (planned, actual) = (planned(&read(&plan)), actual(&read(&inspected)));
+    assert_eq!(planned.len(), 3 * 8);
+    assert_eq!(planned, actual);
+    node.stdout(&["rm", "--force", id.trim()]);
     node.assert_nothing_left();
 }

@@ -39,6 +39,30 @@ fn an_endless_loop_ends_at_its_deadline() {
 }
 
 #[test]
+fn where_the_caller_keeps_the_time_an_endless_loop_ends_when_it_has_passed() {
+    let (host, clock) = Host::timed_by_caller().unwrap();
+    let (done, ended) = std::sync::mpsc::channel();
+    let asked = std::thread::spawn(move || {
+        let endless = common::policy("", "(loop $l (br $l)) (i32.const 0)");
+        let _ = done.send(ask(&host, &endless));
+    });
+    let waited = ended.recv_timeout(Duration::from_millis(200));
+    assert!(waited.is_err(), "nobody has kept the time: {waited:?}");
+    // Several callers, each in a hurry, make no deadline shorter.
+    let begun = Instant::now();
+    let (answer, _) = loop {
+        clock.tick();
+        clock.clone().tick();
+        if let Ok(ended) = ended.recv_timeout(Duration::from_millis(1)) {
+            break ended;
+        }
+    };
+    assert_eq!(answer, Err(Failure::TimedOut(Duration::from_millis(50))));
+    assert!(begun.elapsed() >= Duration::from_millis(45));
+    asked.join().unwrap();
+}
+
+#[test]
 fn deep_recursion_is_a_trap() {
     let host = Host::new().unwrap();
     let prelude = "(func $f (result i32) (i32.add (call $f) (call $f)))";

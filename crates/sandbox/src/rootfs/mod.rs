@@ -277,6 +277,20 @@ mod tests {
     }
 
     #[test]
+    fn mounts_on_top_of_each_other_are_all_unmade() {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, rootfs) = (dir.path().join("source"), dir.path().join("rootfs"));
+        fs::create_dir_all(source.join("below")).unwrap();
+        let twice = [bind(&source, "", &["bind"]), bind(&source, "", &["bind"])];
+        mount_all(&rootfs, &twice).unwrap();
+        mount_all(&rootfs, &[bind(&source, "/below", &["bind"])]).unwrap();
+        // One that is in use is detached.
+        let _used = File::open(rootfs.join("below")).unwrap();
+        unmount_all(&rootfs).unwrap();
+        assert!(!is_mounted(&rootfs) && !is_mounted(&rootfs.join("below")));
+    }
+
+    #[test]
     fn a_target_does_not_lead_out_of_the_root() {
         let dir = tempfile::tempdir().unwrap();
         let (source, outside, rootfs) = (
