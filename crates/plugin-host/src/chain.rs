@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use husk_scope::config::{self, Mode, OnError};
 use husk_scope::{Assignment, Kind, Scope};
-use oci_spec::runtime::Spec;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::canonical;
 use crate::guest_log::Level;
 use crate::plugin::{Answer, Failure, Plugin};
-use crate::subject::{Container, Pod, Question};
+use crate::subject::{Container, Pod, Question, SharedSpec};
 
 /// What a plugin that could not be loaded was not even asked.
 const LOAD: &str = "load";
@@ -212,7 +211,7 @@ impl Chain {
 
     /// Lets the plugins admit and edit a container; each sees what those before it did.
     #[must_use]
-    pub fn container_creating(&self, pod: &Arc<Pod>, container: &Container) -> Outcome<Arc<Spec>> {
+    pub fn container_creating(&self, pod: &Arc<Pod>, container: &Container) -> Outcome<SharedSpec> {
         let mut current = container.clone();
         let mut outcome = Outcome {
             result: Ok(()),
@@ -246,7 +245,7 @@ impl Chain {
                 current.spec = spec.into();
             }
         }
-        outcome.map(|()| current.spec.into_inner())
+        outcome.map(|()| current.spec)
     }
 
     /// Asks every plugin whether this may be, or tells it that it was.

@@ -1,5 +1,5 @@
-//! A report as a plot: for each measure a panel of bars, processor time beside wall time, whiskers
-//! from the least to the most.
+//! A report as a plot: for each measure a panel of bars, each quantity on a scale of its own, with
+//! whiskers from the least to the most.
 use std::fmt::Write as _;
 
 use super::report::{Measured, Outcome, Report};
@@ -85,8 +85,7 @@ fn panel(svg: &mut String, measure: &Measured, baseline: &str, top: f64) -> f64 
     for outcome in &measure.outcomes {
         let begun = y;
         for (quantity, spread) in &outcome.values {
-            let end = RIGHT - LEFT;
-            let scale = end / most(measure, *quantity).max(f64::MIN_POSITIVE);
+            let scale = (RIGHT - LEFT) / end(measure, *quantity).max(f64::MIN_POSITIVE);
             bar(svg, *quantity, *spread, scale, y);
             let label = label(measure, outcome, baseline, *quantity, *spread);
             text(svg, RIGHT + 12.0, y + BAR - 1.0, "start", 11, &label);
@@ -99,24 +98,30 @@ fn panel(svg: &mut String, measure: &Measured, baseline: &str, top: f64) -> f64 
     y
 }
 
-/// The end of the scale: wall and processor time have one, so that they can be compared; memory
-/// another.
-fn most(measure: &Measured, quantity: Quantity) -> f64 {
-    let alike = |other: &Quantity| other.unit() == quantity.unit();
+/// The end of a quantity's scale: a fifth more than its largest median, so that one round that the
+/// machine disturbed makes no bars short.
+fn end(measure: &Measured, quantity: Quantity) -> f64 {
     let values = measure.outcomes.iter().flat_map(|outcome| &outcome.values);
-    let maxima = values.filter(|(other, _)| alike(other));
-    maxima.map(|(_, spread)| spread.max).fold(0.0, f64::max)
+    let own = values.filter(|(other, _)| **other == quantity);
+    own.map(|(_, spread)| spread.median * 1.2)
+        .fold(0.0, f64::max)
 }
 
 fn bar(svg: &mut String, quantity: Quantity, spread: Spread, scale: f64, y: f64) {
     rectangle(svg, LEFT, y, spread.median * scale, colour(quantity));
     let (from, to) = (LEFT + spread.min * scale, LEFT + spread.max * scale);
     let (middle, above, below) = (y + BAR / 2.0, y + 2.0, y + BAR - 2.0);
+    let begun = format!("M{from:.1} {above:.1}V{below:.1}M{from:.1} {middle:.1}");
+    // A line that goes on beyond the scale has no end.
+    let ended = if to > RIGHT + 0.05 {
+        format!("H{RIGHT:.1}")
+    } else {
+        format!("H{to:.1}M{to:.1} {above:.1}V{below:.1}")
+    };
     // Writing to a string does not fail.
     let _ = writeln!(
         svg,
-        "<path d=\"M{from:.1} {middle:.1}H{to:.1}M{from:.1} {above:.1}V{below:.1}M{to:.1} {above:.1}V{below:.1}\" \
-         stroke=\"#222\" fill=\"none\"/>"
+        "<path d=\"{begun}{ended}\" stroke=\"#222\" fill=\"none\"/>"
     );
 }
 

@@ -155,8 +155,8 @@ impl Pod {
         let _ = container
             .withheld
             .set(Withheld::between(&bundle.spec, &spec));
-        bundle.spec = Arc::clone(&spec);
-        subject.spec = spec.into();
+        bundle.spec = spec.clone().into_inner();
+        subject.spec = spec;
         let _ = container.subject.set(subject);
         Ok(())
     }
