@@ -259,10 +259,19 @@ impl Drop for Containerd {
 }
 
 fn configuration(lab: &Lab, dir: &Path, purpose: Purpose) -> String {
+    let cni = lab.programs.join("cni");
     let (cni, level) = match purpose {
-        Purpose::Tests => (lab.programs.join("cni"), "info"),
-        Purpose::Bench => (dir.join("cni-bin"), "warn"),
+        Purpose::Tests => (format!("'{}'", cni.display()), "info"),
+        Purpose::Bench => {
+            let own = dir.join("cni-bin");
+            (format!("'{}', '{}'", own.display(), cni.display()), "warn")
+        }
     };
+    let mut handlers = handlers(lab);
+    if purpose == Purpose::Bench {
+        let bridged: Vec<_> = handlers.iter().filter_map(|it| it.bridged(dir)).collect();
+        handlers.extend(bridged);
+    }
     let dir = dir.display();
     let mut toml = format!(
         "version = 3
@@ -282,7 +291,7 @@ pinned_images.sandbox = '{pause}'
 # Not every machine has AppArmor, and not every root may lower a process's oom_score_adj.
 disable_apparmor = true
 restrict_oom_score_adj = true
-cni.bin_dirs = ['{cni}']
+cni.bin_dirs = [{cni}]
 cni.conf_dir = '{dir}/cni'
 cni.use_internal_loopback = {internal}
 [plugins.'io.containerd.cri.v1.runtime'.containerd]
@@ -290,10 +299,9 @@ default_runtime_name = 'husk'
 ",
         pause = image::PAUSE,
         level = env::var("HUSK_LAB_LOG").unwrap_or_else(|_| level.into()),
-        cni = cni.display(),
         internal = purpose == Purpose::Bench,
     );
-    for handler in handlers(lab) {
+    for handler in handlers {
         handler.describe(&mut toml);
     }
     toml
@@ -305,9 +313,24 @@ struct Handler {
     runtime: String,
     sandboxer: &'static str,
     options: Vec<(&'static str, String)>,
+    /// Where its CNI configuration is, if not where that of the others is.
+    network: Option<PathBuf>,
 }
 
 impl Handler {
+    /// The same with pods on a bridge, for those that are measured.
+    fn bridged(&self, dir: &Path) -> Option<Self> {
+        ["runc", "crun", "husk", "husk-api"]
+            .contains(&self.name.as_str())
+            .then(|| Self {
+                name: format!("{}-bridge", self.name),
+                network: Some(dir.join(BRIDGE)),
+                runtime: self.runtime.clone(),
+                options: self.options.clone(),
+                ..*self
+            })
+    }
+
     fn describe(&self, toml: &mut String) {
         let table = format!(
             "plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.'{}'",
@@ -319,6 +342,9 @@ impl Handler {
             self.runtime, self.sandboxer
         )
         .unwrap();
+        if let Some(network) = &self.network {
+            writeln!(toml, "cni_conf_dir = '{}'", network.display()).unwrap();
+        }
         for (name, value) in &self.options {
             writeln!(toml, "options.{name} = {value}").unwrap();
         }
@@ -336,6 +362,7 @@ fn handlers(lab: &Lab) -> Vec<Handler> {
                 runtime: lab.runtime.clone(),
                 sandboxer: "podsandbox",
                 options: vec![("BinaryName", binary("runc"))],
+                network: None,
             },
             Handler {
                 name: "systemd".into(),
@@ -345,6 +372,7 @@ fn handlers(lab: &Lab) -> Vec<Handler> {
                     ("BinaryName", binary("runc")),
                     ("SystemdCgroup", "true".into()),
                 ],
+                network: None,
             },
         ];
     }
@@ -353,12 +381,14 @@ fn handlers(lab: &Lab) -> Vec<Handler> {
         runtime: lab.runtime.clone(),
         sandboxer,
         options,
+        network: None,
     };
     let runc = |name: &str| Handler {
         name: name.into(),
         runtime: "io.containerd.runc.v2".into(),
         sandboxer: "podsandbox",
         options: vec![("BinaryName", binary(name))],
+        network: None,
     };
     let mut handlers = vec![
         runc("runc"),
@@ -384,6 +414,7 @@ fn handlers(lab: &Lab) -> Vec<Handler> {
             runtime: lab.runtime.replace("husk", &format!("husk-{name}")),
             sandboxer: "shim",
             options: Vec::new(),
+            network: None,
         });
     }
     handlers
@@ -422,24 +453,33 @@ fn link_configurations(lab: &Lab, dir: &Path) {
 }
 
 /// A network of point-to-point links, which needs no firewall and no bridge; for measuring one that
-/// does nothing, so that it is not what is measured.
+/// does nothing, so that it is not what is measured, and beside it a bridge, as on many nodes.
 fn write_cni(dir: &Path, purpose: Purpose) {
-    let conf = dir.join("cni");
-    fs::create_dir(&conf).unwrap();
-    let plugin = match purpose {
-        Purpose::Tests => serde_json::json!({
-            "type": "ptp",
+    let of_links = |kind: &str| {
+        serde_json::json!({
+            "type": kind,
             "ipam": {
                 "type": "host-local",
                 "subnet": "10.88.0.0/16",
                 "dataDir": dir.join("ipam"),
             },
-        }),
+        })
+    };
+    match purpose {
+        Purpose::Tests => write_network(&dir.join("cni"), &of_links("ptp")),
         Purpose::Bench => {
             write_plugin_that_does_nothing(&dir.join("cni-bin"));
-            serde_json::json!({"type": NOTHING})
+            write_network(&dir.join("cni"), &serde_json::json!({"type": NOTHING}));
+            write_network(&dir.join(BRIDGE), &of_links("bridge"));
         }
-    };
+    }
+}
+
+/// Where the CNI configuration of a bridge is.
+const BRIDGE: &str = "cni-bridge";
+
+fn write_network(conf: &Path, plugin: &serde_json::Value) {
+    fs::create_dir(conf).unwrap();
     let network = serde_json::json!({
         "cniVersion": "1.0.0",
         "name": "lab",
