@@ -168,12 +168,16 @@ impl Chain {
         self.plugins.is_empty()
     }
 
-    /// Whether any decides scopes, and whether any takes part in the lifecycle: what nobody would
-    /// hear need not be asked.
+    /// Whether any plugin decides scopes: what nobody would hear need not be asked.
     #[must_use]
-    pub fn exports(&self) -> (bool, bool) {
-        let all = self.plugins.iter().map(Plugin::exports);
-        all.fold((false, false), |some, one| (some.0 | one.0, some.1 | one.1))
+    pub fn decides_scopes(&self) -> bool {
+        self.plugins.iter().any(|plugin| plugin.exports().0)
+    }
+
+    /// Whether any plugin takes part in the lifecycle.
+    #[must_use]
+    pub fn follows_lifecycle(&self) -> bool {
+        self.plugins.iter().any(|plugin| plugin.exports().1)
     }
 
     /// The plugins, in order.

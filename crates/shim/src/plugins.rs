@@ -76,9 +76,14 @@ impl Plugins {
         Ok(Some(plugins))
     }
 
-    /// Whether any decides scopes, and whether any takes part in the lifecycle.
-    pub(crate) fn exports(&self) -> (bool, bool) {
-        self.chain.exports()
+    /// Whether any decides scopes: what nobody would hear need not be asked.
+    pub(crate) fn decide_scopes(&self) -> bool {
+        self.chain.decides_scopes()
+    }
+
+    /// Whether any takes part in the lifecycle.
+    pub(crate) fn follow_lifecycle(&self) -> bool {
+        self.chain.follows_lifecycle()
     }
 
     /// Calls the plugins off the thread that serves the other containers of `pod`.

@@ -18,7 +18,8 @@ of the rounds after the warm-ups, with the least and the most.
   kernel's own threads, which take down network namespaces and cgroups, are not in it. Over CRI it
   is containerd's cgroup and that of the pods.
 - **private**: `Private_Dirty` of all processes that stay for a pod: shim, zygote, holder, pause;
-  not those of its containers. What would come free if the pod went.
+  not those of its containers. Pages that a pod's processes share with each other since they were
+  forked, such as those of the relocated program, are in **PSS** only.
 - **PSS**: their proportional set size: pages that several pods share are divided among them.
 
 At the shim, containers are made over ttrpc as containerd makes them, with the Sandbox API where the

@@ -87,9 +87,8 @@ impl Pod {
         let Some(plugins) = self.plugins().await? else {
             return Ok(None);
         };
-        let (scoping, lifecycle) = plugins.exports();
         let pod = self.subject();
-        if lifecycle {
+        if plugins.follow_lifecycle() {
             let asked = Arc::clone(&pod);
             self.ask_plugins(plugins, move |chain| {
                 chain.notify(&asked, &Question::SandboxStarting)
@@ -97,7 +96,7 @@ impl Pod {
             .await?;
         }
         let mut assigned = Vec::new();
-        if scoping {
+        if plugins.decide_scopes() {
             assigned = self
                 .ask_plugins(plugins, move |chain| chain.scopes(&pod, None))
                 .await?;
@@ -127,7 +126,7 @@ impl Pod {
         subject: &subject::Container,
     ) -> Result<Vec<Assignment>, Failure> {
         let plugins = self.plugins().await?;
-        let Some(plugins) = plugins.filter(|plugins| plugins.exports().0) else {
+        let Some(plugins) = plugins.filter(|plugins| plugins.decide_scopes()) else {
             return Ok(Vec::new());
         };
         let (pod, subject) = (self.subject(), subject.clone());
@@ -144,7 +143,7 @@ impl Pod {
         mut subject: subject::Container,
     ) -> Result<(), Failure> {
         let plugins = self.plugins().await?;
-        let Some(plugins) = plugins.filter(|plugins| plugins.exports().1) else {
+        let Some(plugins) = plugins.filter(|plugins| plugins.follow_lifecycle()) else {
             return Ok(());
         };
         let (pod, asked) = (self.subject(), subject.clone());
@@ -216,7 +215,7 @@ impl Pod {
         turn.comes().await;
         // Those that were never loaded have never heard of the sandbox.
         if let Some(Some(plugins)) = self.plugins.get()
-            && plugins.exports().1
+            && plugins.follow_lifecycle()
         {
             let pod = self.subject();
             // What went wrong is in the log and in the audit record.
