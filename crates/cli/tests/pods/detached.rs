@@ -1,6 +1,9 @@
 //! `husk run --detach`, and the commands for pods that run.
 use std::fs::File;
+use std::io::ErrorKind::ConnectionRefused;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use nix::pty::{Winsize, openpty};
@@ -184,10 +187,22 @@ fn a_killed_supervisor(node: &Node) {
 }
 
 fn killed_shims_and_supervisor(node: &Node) {
+    let sockets = || {
+        let dir = std::fs::read_dir("/run/containerd/s").into_iter().flatten();
+        dir.flatten().map(|entry| entry.path()).filter(|socket| {
+            // Those of tests beside this one are alive.
+            UnixStream::connect(socket).is_err_and(|error| error.kind() == ConnectionRefused)
+        })
+    };
+    let before: Vec<_> = sockets().collect();
     let id = node.detach(SLEEPS);
     kill_all(node);
     node.stdout(&["rm", "-f", "test"]);
     node.assert_nothing_left();
+    let dead = |socket: &PathBuf| !before.contains(socket) && socket.exists();
+    eventually("no socket is left", || {
+        !sockets().any(|socket| dead(&socket))
+    });
     let cgroups = ["/sys/fs/cgroup/memory/husk", "/sys/fs/cgroup/husk"];
     assert!(
         cgroups

@@ -1,6 +1,7 @@
 //! A pod's end, from its record alone: whoever made it may be gone.
 use std::fs;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -159,9 +160,20 @@ async fn end_by_shim(engine: &Engine, record: &Record) {
             "pod {}: {error}; cleaning up by the delete command",
             record.name
         );
-        return delete_by_command(engine, record, Level::Warn).await;
+        delete_by_command(engine, record, Level::Warn).await;
+        return remove_dead_socket(record);
     }
     wait_until_gone(record).await;
+}
+
+/// Not every shim's `delete` removes the socket of one that was killed.
+fn remove_dead_socket(record: &Record) {
+    let socket = Path::new(record.address.trim_start_matches("unix://"));
+    let dead = UnixStream::connect(socket)
+        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+    if dead && let Err(error) = fs::remove_file(socket) {
+        log::warn!("the socket {} stays: {error}", socket.display());
+    }
 }
 
 /// A shim cleans up after it has answered, and removes its socket last (contract 46).
