@@ -267,11 +267,7 @@ fn configuration(lab: &Lab, dir: &Path, purpose: Purpose) -> String {
             (format!("'{}', '{}'", own.display(), cni.display()), "warn")
         }
     };
-    let mut handlers = handlers(lab);
-    if purpose == Purpose::Bench {
-        let bridged: Vec<_> = handlers.iter().filter_map(|it| it.bridged(dir)).collect();
-        handlers.extend(bridged);
-    }
+    let bridge = dir.join(BRIDGE);
     let dir = dir.display();
     let mut toml = format!(
         "version = 3
@@ -301,8 +297,12 @@ default_runtime_name = 'husk'
         level = env::var("HUSK_LAB_LOG").unwrap_or_else(|_| level.into()),
         internal = purpose == Purpose::Bench,
     );
-    for handler in handlers {
-        handler.describe(&mut toml);
+    for handler in handlers(lab) {
+        handler.describe(&handler.name, None, &mut toml);
+        if purpose == Purpose::Bench && BRIDGED.contains(&handler.name.as_str()) {
+            let name = format!("{}-bridge", handler.name);
+            handler.describe(&name, Some(&bridge), &mut toml);
+        }
     }
     toml
 }
@@ -313,36 +313,20 @@ struct Handler {
     runtime: String,
     sandboxer: &'static str,
     options: Vec<(&'static str, String)>,
-    /// Where its CNI configuration is, if not where that of the others is.
-    network: Option<PathBuf>,
 }
 
 impl Handler {
-    /// The same with pods on a bridge, for those that are measured.
-    fn bridged(&self, dir: &Path) -> Option<Self> {
-        ["runc", "crun", "husk", "husk-api"]
-            .contains(&self.name.as_str())
-            .then(|| Self {
-                name: format!("{}-bridge", self.name),
-                network: Some(dir.join(BRIDGE)),
-                runtime: self.runtime.clone(),
-                options: self.options.clone(),
-                ..*self
-            })
-    }
-
-    fn describe(&self, toml: &mut String) {
-        let table = format!(
-            "plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.'{}'",
-            self.name
-        );
+    /// Adds it under this name; `network` is where its CNI configuration is, if not where that of
+    /// the others is.
+    fn describe(&self, name: &str, network: Option<&Path>, toml: &mut String) {
+        let table = format!("plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.'{name}'");
         write!(
             toml,
             "[{table}]\nruntime_type = '{}'\nsandboxer = '{}'\n",
             self.runtime, self.sandboxer
         )
         .unwrap();
-        if let Some(network) = &self.network {
+        if let Some(network) = network {
             writeln!(toml, "cni_conf_dir = '{}'", network.display()).unwrap();
         }
         for (name, value) in &self.options {
@@ -362,7 +346,6 @@ fn handlers(lab: &Lab) -> Vec<Handler> {
                 runtime: lab.runtime.clone(),
                 sandboxer: "podsandbox",
                 options: vec![("BinaryName", binary("runc"))],
-                network: None,
             },
             Handler {
                 name: "systemd".into(),
@@ -372,7 +355,6 @@ fn handlers(lab: &Lab) -> Vec<Handler> {
                     ("BinaryName", binary("runc")),
                     ("SystemdCgroup", "true".into()),
                 ],
-                network: None,
             },
         ];
     }
@@ -381,14 +363,12 @@ fn handlers(lab: &Lab) -> Vec<Handler> {
         runtime: lab.runtime.clone(),
         sandboxer,
         options,
-        network: None,
     };
     let runc = |name: &str| Handler {
         name: name.into(),
         runtime: "io.containerd.runc.v2".into(),
         sandboxer: "podsandbox",
         options: vec![("BinaryName", binary(name))],
-        network: None,
     };
     let mut handlers = vec![
         runc("runc"),
@@ -414,7 +394,6 @@ fn handlers(lab: &Lab) -> Vec<Handler> {
             runtime: lab.runtime.replace("husk", &format!("husk-{name}")),
             sandboxer: "shim",
             options: Vec::new(),
-            network: None,
         });
     }
     handlers
@@ -475,8 +454,9 @@ fn write_cni(dir: &Path, purpose: Purpose) {
     }
 }
 
-/// Where the CNI configuration of a bridge is.
+/// Where the CNI configuration of a bridge is, and the handlers that are measured on it too.
 const BRIDGE: &str = "cni-bridge";
+const BRIDGED: [&str; 4] = ["runc", "crun", "husk", "husk-api"];
 
 fn write_network(conf: &Path, plugin: &serde_json::Value) {
     fs::create_dir(conf).unwrap();

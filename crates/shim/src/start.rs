@@ -102,7 +102,7 @@ struct Begun {
 /// Forks and records the pod. `None` in the parent, once the record is written. A failure leaves no
 /// record.
 fn begin(store: &Store, record: record::Pod, opts: &StartOpts) -> Result<Option<Begun>> {
-    let begun = begin_recorded(store, record, opts);
+    let begun = fork_recorded(store, record, opts);
     if begun.is_err() {
         // The first failure is the one to report.
         let _ = store.remove();
@@ -110,7 +110,7 @@ fn begin(store: &Store, record: record::Pod, opts: &StartOpts) -> Result<Option<
     begun
 }
 
-fn begin_recorded(store: &Store, record: record::Pod, opts: &StartOpts) -> Result<Option<Begun>> {
+fn fork_recorded(store: &Store, record: record::Pod, opts: &StartOpts) -> Result<Option<Begun>> {
     let handler = Handler::read(&opts.extensions);
     // What this process is given, its child inherits.
     if let Some(cgroup) = &handler.shim_cgroup {

@@ -166,9 +166,13 @@ async fn end_by_shim(engine: &Engine, record: &Record) {
     wait_until_gone(record).await;
 }
 
+fn socket_of(record: &Record) -> &Path {
+    Path::new(record.address.trim_start_matches("unix://"))
+}
+
 /// Not every shim's `delete` removes the socket of one that was killed.
 fn remove_dead_socket(record: &Record) {
-    let socket = Path::new(record.address.trim_start_matches("unix://"));
+    let socket = socket_of(record);
     let dead = UnixStream::connect(socket)
         .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
     if dead && let Err(error) = fs::remove_file(socket) {
@@ -178,7 +182,7 @@ fn remove_dead_socket(record: &Record) {
 
 /// A shim cleans up after it has answered, and removes its socket last (contract 46).
 async fn wait_until_gone(record: &Record) {
-    let socket = Path::new(record.address.trim_start_matches("unix://"));
+    let socket = socket_of(record);
     let gone = async {
         while socket.exists() {
             sleep(POLL).await;
