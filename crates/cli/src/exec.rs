@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, st
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::shims;
-use crate::terminal::{self, Raw};
+use husk_terminal::{self as terminal, Raw};
 
 /// Run a command in a container of a running pod.
 ///

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use husk_engine::pod::{Error, Paths, Record};
-use husk_engine::process;
+use husk_node::process;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, sleep};

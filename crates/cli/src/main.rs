@@ -6,8 +6,6 @@ mod detach;
 mod exec;
 mod inspect;
 mod logs;
-mod messages;
-mod page;
 mod paths;
 mod plan;
 mod policy;
@@ -17,12 +15,12 @@ mod rm;
 mod run;
 mod shims;
 mod tail;
-mod terminal;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use husk_engine::pod::PAUSE;
+use husk_terminal::messages;
 
 use paths::PathArgs;
 
@@ -58,7 +56,7 @@ enum Command {
     /// Make, build, check, test, measure and compile plugins
     Policy(policy::Args),
     /// Measure shims side by side: time, processor time, memory
-    Bench(Box<bench::Args>),
+    Bench(bench::Args),
     /// Wait for ever: the pause container of shims without the Sandbox API
     #[command(name = PAUSE, hide = true)]
     Pause,
@@ -66,7 +64,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    messages::init(cli.verbose);
+    messages::init("husk", cli.verbose);
     let paths = cli.paths.paths();
     let done = match cli.command {
         Command::Run(args) => run::run(&paths, &args, cli.verbose),
@@ -81,7 +79,7 @@ fn main() -> ExitCode {
         Command::Pause => pause(),
     };
     done.unwrap_or_else(|error| {
-        messages::error(&error);
+        messages::error("husk", &error);
         ExitCode::FAILURE
     })
 }

@@ -10,8 +10,8 @@ use husk_engine::image::Step;
 use husk_engine::pod::{Notice, Observer};
 use tokio::sync::mpsc;
 
-use crate::messages::say;
-use crate::terminal::{coloured, wants_colour};
+use husk_terminal::messages::say;
+use husk_terminal::{coloured, wants_colour};
 
 /// How often a progress line is redrawn.
 const REDRAW: Duration = Duration::from_millis(100);

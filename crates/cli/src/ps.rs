@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use husk_engine::pod::{self, Paths};
-use husk_engine::process;
+use husk_node::process;
 use husk_scope::record;
 use serde::Serialize;
 

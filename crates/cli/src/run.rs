@@ -14,9 +14,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::messages::say;
 use crate::printer::{Log, Printer};
 use crate::{detach, tail};
+use husk_terminal::messages::say;
 
 /// Run the pod of a Kubernetes manifest.
 ///

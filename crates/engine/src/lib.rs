@@ -11,6 +11,5 @@ pub mod image;
 pub mod manifest;
 pub mod netns;
 pub mod pod;
-pub mod process;
 pub mod shim;
 pub mod spec;

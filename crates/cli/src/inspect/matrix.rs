@@ -5,7 +5,7 @@ use husk_scope::{Kind, Scope};
 
 use super::report::{Container, Report, Use};
 use super::units::{NAME, NOTHING, label, short_name};
-use crate::page::{Cell, Page, Style, WIDTH, cell, cut};
+use husk_terminal::page::{Cell, Page, Style, WIDTH, cell, cut};
 
 /// Adds the table to a page; several when one would be too wide.
 pub(super) fn namespaces(page: &mut Page, report: &Report) {

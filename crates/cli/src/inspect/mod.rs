@@ -15,7 +15,6 @@ mod find;
 #[cfg(test)]
 mod fixture;
 mod matrix;
-pub(crate) mod proc;
 mod report;
 mod sharing;
 #[cfg(test)]

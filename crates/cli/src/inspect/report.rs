@@ -3,12 +3,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use husk_node::process;
 use husk_scope::record::{self, Exit, Status};
 use husk_scope::{Kind, Scope};
 use serde::{Serialize, Serializer};
 
 use super::cgroups::{self, Cgroup, Hierarchies, Paths};
-use super::proc;
+
 use super::sharing::{Inodes, Member, Namespaces};
 
 /// A pod, as `husk inspect --json` writes it.
@@ -201,7 +202,7 @@ pub(super) fn look(pod: &record::Pod) -> Report {
             is_sandbox: member.is_sandbox,
             status: container.status,
             pid: living(container.init).map(|init| init.pid),
-            age_seconds: living(container.init).and_then(|init| proc::age(init).ok()),
+            age_seconds: living(container.init).and_then(|init| process::age(init).ok()),
             exit: container.exit,
             namespaces: Kind::ALL
                 .map(|kind| usage(&namespaces, member, kind))
@@ -249,13 +250,13 @@ fn now_ms() -> u64 {
 }
 
 fn living(process: Option<record::Process>) -> Option<record::Process> {
-    process.filter(|process| proc::lives(*process))
+    process.filter(|process| process::is_alive(*process))
 }
 
 fn inodes(pid: i32) -> Inodes {
     Kind::ALL
         .into_iter()
-        .filter_map(|kind| Some((kind, proc::namespace(pid, kind)?)))
+        .filter_map(|kind| Some((kind, process::namespace(pid, kind)?)))
         .collect()
 }
 
@@ -265,7 +266,7 @@ fn kept(pod: &record::Pod, namespace: &record::Namespace) -> Kept {
         kind: namespace.kind,
         scope: namespace.scope.clone(),
         path: namespace.path.clone(),
-        inode: proc::inode_seen_by(observer, &namespace.path),
+        inode: process::inode_seen_by(observer, &namespace.path),
         pinned: namespace.pinned,
         holder: namespace.holder.map(|holder| holder.pid),
         shm: namespace.shm.clone(),
@@ -344,10 +345,10 @@ fn processes(container: &record::Container, of_cgroup: &[i32]) -> Vec<Process> {
         .filter_map(|pid| {
             Some(Process {
                 pid,
-                inner_pid: proc::inner_pid(pid),
+                inner_pid: process::inner_pid(pid),
                 role: roles.get(&pid).cloned().unwrap_or_default(),
-                rss_bytes: proc::memory(pid).map(|memory| memory.rss),
-                command: proc::command(pid)?,
+                rss_bytes: process::memory(pid).map(|memory| memory.rss),
+                command: process::command(pid)?,
             })
         })
         .collect()
@@ -365,8 +366,8 @@ fn parts(pod: &record::Pod) -> Vec<Part> {
     named
         .chain(holders.map(|holder| ("holder", holder)))
         .map(|(role, process)| {
-            let alive = proc::lives(process);
-            let memory = alive.then(|| proc::memory(process.pid)).flatten();
+            let alive = process::is_alive(process);
+            let memory = alive.then(|| process::memory(process.pid)).flatten();
             Part {
                 role: role.to_owned(),
                 pid: process.pid,

@@ -4,12 +4,13 @@ use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use husk_node::process;
 use husk_scope::record::{self, FILE, Status};
 use husk_scope::{Kind, Plan, Scope};
 use serde_json::Value;
 
 use super::fixture::{self, plan};
-use super::{find, proc, report, text};
+use super::{find, report, text};
 
 #[test]
 fn a_pod_is_shown_on_one_page() {
@@ -119,7 +120,7 @@ impl Sleeper {
             .unwrap();
         let sleeper = Self(child);
         let deadline = Instant::now() + Duration::from_secs(10);
-        while proc::command(sleeper.pid()).as_deref() != Some("sleep 600") {
+        while process::command(sleeper.pid()).as_deref() != Some("sleep 600") {
             assert!(Instant::now() < deadline, "{words:?} did not start");
             thread::sleep(Duration::from_millis(5));
         }
@@ -131,7 +132,7 @@ impl Sleeper {
     }
 
     fn recorded(&self) -> record::Process {
-        let start_time = proc::stat(self.pid()).unwrap().start_time;
+        let start_time = process::stat(self.pid()).unwrap().start_time;
         record::Process {
             pid: self.pid(),
             start_time,

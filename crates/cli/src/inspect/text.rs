@@ -10,7 +10,7 @@ use super::tree::sharing;
 use super::units::{
     NOTHING, cpu_time, duration, label, maybe, number, plural, short_id, short_path, size,
 };
-use crate::page::{Cell, Page, Style, cell};
+use husk_terminal::page::{Cell, Page, Style, cell};
 
 /// How many processes of one container are listed.
 const LISTED: usize = 12;

@@ -6,7 +6,7 @@ use husk_scope::{Kind, Scope};
 use super::matrix::scope_style;
 use super::report::{Container, Report, Use};
 use super::units::{NOTHING, label};
-use crate::page::{Cell, Page, Style, cell};
+use husk_terminal::page::{Cell, Page, Style, cell};
 
 /// How many names are listed before they are only counted.
 const LISTED: usize = 4;

@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use super::report::{Container, Report};
-use crate::page::{Cell, cell, cut};
+use husk_terminal::page::{Cell, cell, cut};
 
 /// The longest name of a container that is shown in full.
 pub(super) const NAME: usize = 20;

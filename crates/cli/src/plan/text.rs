@@ -3,7 +3,7 @@ use husk_plugin_host::Decision;
 use husk_scope::Kind;
 
 use super::report::{Part, Report};
-use crate::page::{Cell, Page, Style, cell};
+use husk_terminal::page::{Cell, Page, Style, cell};
 
 /// Stands where nothing was said.
 const NOTHING: &str = "–";

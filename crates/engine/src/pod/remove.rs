@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use husk_node::process;
 use log::Level;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
@@ -14,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{Engine, Error, Paths, Record, sandbox};
 use crate::shim::{self, Binary, Shim, Task};
-use crate::{cgroup, netns, process};
+use crate::{cgroup, netns};
 
 /// How long a process may take to be reaped after SIGKILL.
 const KILLED: Duration = Duration::from_secs(10);

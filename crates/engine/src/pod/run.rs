@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use husk_node::process;
 use nix::mount::{MsFlags, mount};
 use tokio::sync::{mpsc, watch};
 
@@ -19,7 +20,7 @@ use super::{
 use crate::image::Store;
 use crate::manifest::{Container, Pod};
 use crate::shim::{Event, Events};
-use crate::{cgroup, netns, process, spec};
+use crate::{cgroup, netns, spec};
 
 /// The size of a pod's /dev/shm: the container runtimes' usual 64 MiB.
 const SHM_OPTIONS: &str = "mode=1777,size=65536k";
