@@ -138,11 +138,12 @@ fn has_target(sysroot: &Path) -> bool {
         .is_dir()
 }
 
-/// The linker that rustup's toolchains bring along.
+/// The linker that rustup's toolchains bring along: it is told by rustc which linker it is. `gcc-ld/wasm-ld`
+/// beside it would tell it once more, which it refuses.
 fn bundled_linker(sysroot: &Path) -> Option<PathBuf> {
     let targets = fs::read_dir(sysroot.join("lib/rustlib")).ok()?;
     let mut linkers = targets
         .flatten()
-        .map(|target| target.path().join("bin/gcc-ld/wasm-ld"));
+        .map(|target| target.path().join("bin/rust-lld"));
     linkers.find(|linker| linker.is_file())
 }
