@@ -1,7 +1,7 @@
 //! Terminals and the ownership of standard streams.
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use nix::cmsg_space;
@@ -63,10 +63,19 @@ impl Listener {
 
 /// Takes a descriptor that was sent; `EAGAIN` when there is none.
 pub(crate) fn receive_fd(socket: RawFd) -> Result<OwnedFd, Errno> {
+    receive(socket, MsgFlags::MSG_DONTWAIT)
+}
+
+/// Waits for a descriptor that is sent; `ENODATA` when the other end is closed without.
+pub(crate) fn await_fd(socket: RawFd) -> Result<OwnedFd, Errno> {
+    receive(socket, MsgFlags::empty())
+}
+
+fn receive(socket: RawFd, flags: MsgFlags) -> Result<OwnedFd, Errno> {
     let mut bytes = [0; 64];
     let mut control = cmsg_space!(RawFd);
     let mut parts = [IoSliceMut::new(&mut bytes)];
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | flags;
     let message = recvmsg::<()>(socket, &mut parts, Some(&mut control), flags)?;
     let fd = message
         .cmsgs()?
@@ -80,22 +89,15 @@ pub(crate) fn receive_fd(socket: RawFd) -> Result<OwnedFd, Errno> {
 }
 
 /// Sends a descriptor.
-pub(crate) fn send_fd(socket: &UnixDatagram, fd: &OwnedFd) -> Result<(), Errno> {
-    let fds = [fd.as_raw_fd()];
+pub(crate) fn send_fd(socket: RawFd, fd: RawFd) -> Result<(), Errno> {
+    let fds = [fd];
     let rights = [ControlMessage::ScmRights(&fds)];
     let parts = [IoSlice::new(b"console")];
-    sendmsg::<()>(
-        socket.as_raw_fd(),
-        &parts,
-        &rights,
-        MsgFlags::MSG_NOSIGNAL,
-        None,
-    )?;
+    sendmsg::<()>(socket, &parts, &rights, MsgFlags::MSG_NOSIGNAL, None)?;
     Ok(())
 }
 
-/// Opens a new terminal of the container this process is in, and makes it the controlling terminal
-/// of its session: the master and the slave.
+/// Opens a new terminal of the container this process is in: the master and the slave.
 ///
 /// A container could put anything at /dev/pts/ptmx: it is used only when it is what it must be
 /// (CVE-2025-52565).
@@ -117,9 +119,6 @@ pub(crate) fn open_inside(process: &Process, user: u32) -> Result<(OwnedFd, Owne
     let slave = open_slave(&master).doing(|| "open the terminal")?;
     set_size(&master, process)?;
     give_to(slave.as_fd(), user).doing(|| "give the terminal to the user of the process")?;
-    // SAFETY: TIOCSCTTY takes an integer: 0 does not steal the terminal of another session.
-    let controlled = unsafe { libc::ioctl(slave.as_raw_fd(), libc::TIOCSCTTY, 0) };
-    Errno::result(controlled).doing(|| "make the terminal the controlling one")?;
     Ok((master, slave))
 }
 

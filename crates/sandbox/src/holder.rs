@@ -14,6 +14,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::unistd::{ForkResult, chdir, fork, pivot_root, setsid};
 
+use crate::birth::{Maker, announcement};
 use crate::cgroup::{self, Cgroup};
 use crate::pin::{pin, unpin_all};
 use crate::process::Pidfd;
@@ -32,21 +33,19 @@ pub(crate) fn hold(job: &Holder, report: &Report) -> Result<Done, JobError> {
         None => None,
     };
     report.step("forking the holder");
-    let (born, born_writer) = io::pipe().doing(|| "make a pipe")?;
+    let (birth, maker_end) = announcement()?;
     let (stay, mut stay_writer) = io::pipe().doing(|| "make a pipe")?;
     // SAFETY: a builder has one thread, so the child's memory is in no half-changed state.
     let maker = match unsafe { fork() }.doing(|| "fork")? {
         ForkResult::Child => {
-            drop((born, stay_writer));
-            give_birth(job, born_writer, stay)
+            drop((birth, stay_writer));
+            give_birth(job, maker_end, stay)
         }
         ForkResult::Parent { child } => child.as_raw(),
     };
     let maker = Pidfd::open(maker).doing(|| "open a pidfd for the holder's maker")?;
-    drop((born_writer, stay));
-    let holder = read_birth(born);
-    maker.wait().doing(|| "wait for the holder's maker")?;
-    let holder = holder?;
+    drop((maker_end, stay));
+    let holder = birth.wait(&maker)?;
 
     report.step("pinning the holder's pid namespace");
     let settled = pin(holder.pid, "pid", &job.pin).and_then(|()| {
@@ -86,53 +85,19 @@ pub(crate) fn undo_orphaned(job: &Holder) -> Leftovers {
 }
 
 /// In the maker: joins what the holder is to be in, and forks it as a child of the builder.
-fn give_birth(job: &Holder, mut born: PipeWriter, stay: PipeReader) -> ! {
-    let prepared = namespaces::join(&job.join).and_then(|()| leave_the_node());
-    let answer = prepared.and_then(|()| {
-        // SAFETY: like fork(2): no new stack, no shared memory; the maker has one thread.
-        let pid = unsafe {
-            libc::syscall(
-                libc::SYS_clone,
-                libc::CLONE_PARENT | libc::CLONE_NEWPID | libc::SIGCHLD,
-                0,
-                0,
-                0,
-                0,
-            )
-        };
-        match nix::errno::Errno::result(pid).doing(|| "fork the holder")? {
-            0 => {
-                // The builder reads until all ends are closed, and the holder is to live.
-                sys::close(born.as_raw_fd());
-                be_the_holder(stay)
-            }
-            pid => Ok(pid),
-        }
-    });
-    let json = serde_json::to_vec(&answer).unwrap_or_default();
-    // The builder is the only reader; if it is gone, the holder ends, too.
-    let _ = born.write_all(&json);
-    sys::exit_now(0)
-}
-
-fn read_birth(mut born: PipeReader) -> Result<Pidfd, JobError> {
-    let mut json = Vec::new();
-    born.read_to_end(&mut json)
-        .doing(|| "hear from the holder's maker")?;
-    let pid: i32 =
-        serde_json::from_slice::<Result<i32, JobError>>(&json).unwrap_or_else(|error| {
-            Err(JobError::failed(format!(
-                "the holder's maker did not say what it made: {error}"
-            )))
-        })?;
-    Pidfd::open(pid).doing(|| "open a pidfd for the holder")
+fn give_birth(job: &Holder, maker: Maker, stay: PipeReader) -> ! {
+    if let Err(error) = namespaces::join(&job.join).and_then(|()| leave_the_node()) {
+        maker.fail(error);
+    }
+    maker.fork(CloneFlags::CLONE_NEWPID);
+    be_the_holder(stay)
 }
 
 /// Exchanges the node's mounts for an empty root that cannot be written.
-fn leave_the_node() -> Result<(), JobError> {
+pub(crate) fn leave_the_node() -> Result<(), JobError> {
     const ROOT: &str = "/proc";
     let none = None::<&str>;
-    let what = || "give the holder an empty root";
+    let what = || "enter an empty root";
     unshare(CloneFlags::CLONE_NEWNS).doing(what)?;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).doing(what)?;
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;

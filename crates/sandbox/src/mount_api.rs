@@ -79,7 +79,10 @@ impl Depth {
 }
 
 const EMPTY_PATH: libc::c_uint = libc::AT_EMPTY_PATH.cast_unsigned();
-/// `FSCONFIG_CMD_CREATE` of linux/mount.h.
+// `FSCONFIG_*` of linux/mount.h.
+const SET_FLAG: libc::c_uint = 0;
+const SET_STRING: libc::c_uint = 1;
+const SET_FD: libc::c_uint = 5;
 const CREATE: libc::c_uint = 6;
 /// `MOVE_MOUNT_F_EMPTY_PATH` and `MOVE_MOUNT_T_EMPTY_PATH` of linux/mount.h.
 const FROM_AND_ONTO_DESCRIPTORS: libc::c_uint = 0x04 | 0x40;
@@ -92,36 +95,83 @@ pub(crate) fn copy(place: BorrowedFd<'_>, depth: Depth) -> Result<OwnedFd, Errno
     own(fd)
 }
 
+/// A filesystem in the making; see fsopen(2).
+pub(crate) struct Context(OwnedFd);
+
+impl Context {
+    pub(crate) fn open(kind: &CStr) -> Result<Self, Errno> {
+        const FSOPEN_CLOEXEC: libc::c_uint = 1;
+        // SAFETY: the kind is a string that outlives the call.
+        let context = unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) };
+        own(context).map(Self)
+    }
+
+    /// Sets an option with a value, or one that is a name alone.
+    pub(crate) fn set(&self, name: &CStr, value: Option<&CStr>) -> Result<(), Errno> {
+        let command = if value.is_some() {
+            SET_STRING
+        } else {
+            SET_FLAG
+        };
+        let value = value.map_or(std::ptr::null(), CStr::as_ptr);
+        self.configure(command, name.as_ptr(), value, 0)
+    }
+
+    /// Sets an option whose value is a descriptor.
+    pub(crate) fn set_descriptor(&self, name: &CStr, value: BorrowedFd<'_>) -> Result<(), Errno> {
+        self.configure(SET_FD, name.as_ptr(), std::ptr::null(), value.as_raw_fd())
+    }
+
+    /// Makes the filesystem and a mount of it, attached nowhere yet.
+    pub(crate) fn mount(&self, attributes: u64) -> Result<OwnedFd, Errno> {
+        const FSMOUNT_CLOEXEC: libc::c_uint = 1;
+        self.configure(CREATE, std::ptr::null(), std::ptr::null(), 0)?;
+        // SAFETY: fsmount(2) takes integers.
+        let mount = unsafe {
+            libc::syscall(
+                libc::SYS_fsmount,
+                self.0.as_raw_fd(),
+                FSMOUNT_CLOEXEC,
+                attributes,
+            )
+        };
+        own(mount)
+    }
+
+    /// fsconfig(2).
+    fn configure(
+        &self,
+        command: libc::c_uint,
+        name: *const libc::c_char,
+        value: *const libc::c_char,
+        number: libc::c_int,
+    ) -> Result<(), Errno> {
+        // SAFETY: name and value are strings that outlive the call, or null where the command takes
+        // none.
+        let answer = unsafe {
+            libc::syscall(
+                libc::SYS_fsconfig,
+                self.0.as_raw_fd(),
+                command,
+                name,
+                value,
+                number,
+            )
+        };
+        Errno::result(answer).map(drop)
+    }
+}
+
+impl From<OwnedFd> for Context {
+    /// A context that another process has opened.
+    fn from(context: OwnedFd) -> Self {
+        Self(context)
+    }
+}
+
 /// A new filesystem without options, attached nowhere yet.
 pub(crate) fn new_filesystem(kind: &CStr, attributes: u64) -> Result<OwnedFd, Errno> {
-    const FSOPEN_CLOEXEC: libc::c_uint = 1;
-    const FSMOUNT_CLOEXEC: libc::c_uint = 1;
-    // SAFETY: the kind is a string that outlives the call.
-    let context = unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) };
-    let context = own(context)?;
-    let none = std::ptr::null::<libc::c_void>();
-    // SAFETY: this command takes no key and no value.
-    let created = unsafe {
-        libc::syscall(
-            libc::SYS_fsconfig,
-            context.as_raw_fd(),
-            CREATE,
-            none,
-            none,
-            0,
-        )
-    };
-    Errno::result(created)?;
-    // SAFETY: fsmount(2) takes integers.
-    let mount = unsafe {
-        libc::syscall(
-            libc::SYS_fsmount,
-            context.as_raw_fd(),
-            FSMOUNT_CLOEXEC,
-            attributes,
-        )
-    };
-    own(mount)
+    Context::open(kind)?.mount(attributes)
 }
 
 /// Changes what is mounted at a place; it must be the root of a mount.

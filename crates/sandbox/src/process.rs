@@ -85,6 +85,12 @@ impl Pidfd {
         }
     }
 
+    /// Whether it is a child of this process, ended or not.
+    pub(crate) fn is_child(&self) -> bool {
+        self.waitid(libc::WEXITED | libc::WNOHANG | libc::WNOWAIT)
+            .is_ok()
+    }
+
     /// Kills the process, and waits until it has ended. It is reaped if it is a child.
     pub(crate) fn kill(&self) -> io::Result<()> {
         match self.signal(libc::SIGKILL) {
@@ -179,10 +185,10 @@ pub(crate) fn children(parent: i32) -> io::Result<Vec<i32>> {
     Ok(all()?.into_iter().filter(is_child).collect())
 }
 
-/// The processes that have the socket of this inode open; those that cannot be looked into are
-/// left out.
-pub(crate) fn holders_of_socket(inode: u64) -> io::Result<Vec<i32>> {
-    let name = format!("socket:[{inode}]");
+/// The processes that have the pipe of this inode open; those that cannot be looked into are left
+/// out.
+pub(crate) fn holders_of_pipe(inode: u64) -> io::Result<Vec<i32>> {
+    let name = format!("pipe:[{inode}]");
     let holds = |pid: &i32| {
         fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|mut fds| {
             fds.any(|fd| {

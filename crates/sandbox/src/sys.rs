@@ -38,6 +38,19 @@ pub(crate) fn keep_only(fd: OwnedFd, number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Closes every descriptor but `fd`, the standard streams among them; it becomes `number`.
+pub(crate) fn keep_one(fd: OwnedFd, number: RawFd) -> io::Result<()> {
+    let fd = fd.into_raw_fd();
+    if fd != number {
+        // SAFETY: dup3(2) takes integers; whatever `number` was is not wanted any more.
+        if unsafe { libc::dup3(fd, number, libc::O_CLOEXEC) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    close_between(0, number - 1)?;
+    close_between(number + 1, RawFd::MAX)
+}
+
 /// Closes every descriptor above 2 but these; no object that owns another may be used any more.
 pub(crate) fn close_all_but<const N: usize>(mut kept: [RawFd; N]) -> io::Result<()> {
     kept.sort_unstable();

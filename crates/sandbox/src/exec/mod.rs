@@ -1,23 +1,25 @@
 //! Runs a further process in a container.
 //!
 //! libcontainer's own way ("tenant") forgets the container's seccomp profile, so every step is
-//! ours. The builder enters the container's pid namespace, which only its children are then in, and
-//! forks the process; that joins everything else, becomes what the spec asks for, and executes.
+//! ours. The builder forks a maker, which joins all namespaces of the container; of the pid namespace
+//! only its children are then members. It closes what it had and becomes what the spec asks for. Only
+//! then it forks the process ([`crate::birth`]), for which nothing is left to do but a session of its
+//! own, its seccomp profile and execve(2).
 //!
-//! From the first step to execve(2) the process is not dumpable: no process of the container can
-//! trace it, or open its memory, its descriptors or, through `/proc/PID/exe`, the shim's
-//! executable (CVE-2016-9962, CVE-2019-5736). A script whose interpreter is /proc/self/exe does run
-//! the shim's program in the container; that file cannot be written while any shim of the node runs
-//! (`ETXTBSY`), which is what protects it then.
+//! So what the container's processes may see of the process, CAP_SYS_PTRACE or not, is what they see
+//! of it later: the container's root, its working directory and streams, and no more capabilities
+//! than it is to have. Besides, it has the ends of two pipes, by which nothing can be reached, and it
+//! is not dumpable (CVE-2016-9962). Without CAP_SYS_PTRACE nobody sees even that.
 mod join;
 mod process;
 
+use std::convert::Infallible;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 
 use self::process::Inside;
-use crate::birth::Birthplace;
+use crate::birth::{Birthplace, Maker, announcement};
 use crate::cgroup::Cgroup;
 use crate::process::Pidfd;
 use crate::program::{Program, limits};
@@ -25,13 +27,17 @@ use crate::workload::Workload;
 use crate::zygote::{Doing, Done, Exec, JobError, Report};
 use crate::{bundle, console, sys};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, setns};
+use nix::sched::CloneFlags;
 use nix::sys::prctl;
 
-/// Where the way to report is kept while all else is closed.
-const OUTCOME: i32 = 3;
-/// Written before the last steps: an end of the pipe without it is the death of the process.
+/// Written before execve(2): an end of the pipe without it is the death of the process.
 const ABOUT_TO_EXECUTE: u8 = b'+';
+/// Lets the process execute: without a builder, which has died, it ends.
+const GO: u8 = b'g';
+/// The most that is read of what the process says, in bytes: it may be in the hands of others.
+const LONGEST: u64 = 64 * 1024;
+/// What a process ends with that could not execute, as a shell has it.
+const NOT_EXECUTED: i32 = 127;
 
 pub(crate) fn exec(job: Exec, report: &Report) -> Result<Done, JobError> {
     bundle::check_process(&job.process)?;
@@ -44,19 +50,17 @@ pub(crate) fn exec(job: Exec, report: &Report) -> Result<Done, JobError> {
     limits::set_oom_score_of_exec(&program.process, init.pid)?;
     prctl::set_dumpable(false).doing(|| "become undumpable")?;
 
-    report.step("forking the process");
+    report.step("entering the container");
+    let (birth, maker_end) = announcement()?;
     let (outcome, outcome_writer) = io::pipe().doing(|| "make a pipe")?;
+    let (go, mut go_writer) = io::pipe().doing(|| "make a pipe")?;
     let (console, console_sender) = UnixDatagram::pair().doing(|| "make a socket")?;
-    if namespaces.contains(CloneFlags::CLONE_NEWPID) {
-        setns(&init.fd, CloneFlags::CLONE_NEWPID)
-            .doing(|| format!("enter the pid namespace of process {}", init.pid))?;
-    }
     let affinity = program.process.exec_cpu_affinity().as_ref();
     limits::set_affinity(affinity.and_then(|it| it.initial().as_deref()))?;
+    let scheduler = program.process.scheduler().clone();
     let cgroup = Cgroup::of(init.pid)?;
     let birthplace = Birthplace::in_cgroup(&cgroup)?;
-    let Some(child) = birthplace.clone_into(CloneFlags::empty())? else {
-        drop(outcome);
+    let Some(maker) = birthplace.clone_into(CloneFlags::empty())? else {
         let inside = Inside {
             stdio: job.stdio,
             program,
@@ -66,13 +70,24 @@ pub(crate) fn exec(job: Exec, report: &Report) -> Result<Done, JobError> {
             birthplace,
             console: console_sender,
         };
-        become_program(inside, outcome_writer)
+        let waiting = Waiting {
+            go,
+            outcome: outcome_writer,
+        };
+        make(inside, maker_end, waiting)
     };
-    drop(outcome_writer);
-    drop(console_sender);
+    drop((maker_end, outcome_writer, go, console_sender));
+    let child = birth.wait(&maker)?;
 
     report.step("waiting for the process to execute");
-    read_outcome(outcome, &child).inspect_err(|_| {
+    let executed = limits::set_scheduler(scheduler.as_ref(), &child)
+        .and_then(|()| {
+            go_writer
+                .write_all(&[GO])
+                .doing(|| "let the process execute")
+        })
+        .and_then(|()| read_outcome(outcome, &child));
+    executed.inspect_err(|_| {
         // It has reported and exits by itself, unless it hangs: then it must not stay.
         let _ = child.kill();
     })?;
@@ -84,29 +99,54 @@ pub(crate) fn exec(job: Exec, report: &Report) -> Result<Done, JobError> {
     })
 }
 
-/// In the child: joins, becomes, executes, or says why not.
-fn become_program(inside: Inside, mut outcome: PipeWriter) -> ! {
-    let mut program = inside
-        .enter()
-        .unwrap_or_else(|error| give_up(&outcome, &error));
-    // What is open could be reached by the program, or lead out of the container (CVE-2024-21626):
-    // nothing but the way to report stays.
-    match sys::keep_only(OwnedFd::from(outcome), OUTCOME) {
-        Ok(kept) => outcome = PipeWriter::from(kept),
-        Err(_) => sys::exit_now(127),
-    }
-    let Err(error) = program.become_user().and_then(|()| {
-        outcome.write_all(&[ABOUT_TO_EXECUTE]).doing(|| "report")?;
-        program.execute()
-    });
-    give_up(&outcome, &error)
+/// What the process has left of its builder.
+struct Waiting {
+    go: PipeReader,
+    outcome: PipeWriter,
 }
 
-fn give_up(mut outcome: &PipeWriter, error: &JobError) -> ! {
-    let json = serde_json::to_vec(error).unwrap_or_default();
-    // The builder is the only reader; if it is gone, so is whoever asked.
-    let _ = outcome.write_all(&json);
-    sys::exit_now(127)
+/// In the maker: enters, becomes, and forks the process.
+fn make(inside: Inside, maker: Maker, waiting: Waiting) -> ! {
+    let kept = [
+        maker.descriptor(),
+        waiting.go.as_raw_fd(),
+        waiting.outcome.as_raw_fd(),
+    ];
+    let entered = inside.enter().and_then(|mut program| {
+        // What is open could be reached by the program, or lead out of the container
+        // (CVE-2024-21626).
+        sys::close_all_but(kept).doing(|| "close descriptors")?;
+        program.become_user()?;
+        Ok(program)
+    });
+    let program = match entered {
+        Ok(program) => program,
+        Err(error) => maker.fail(error),
+    };
+    maker.fork(CloneFlags::empty());
+    waiting.execute(&program)
+}
+
+impl Waiting {
+    /// In the process.
+    fn execute(mut self, program: &Program) -> ! {
+        let Err(error) = self.try_execute(program);
+        let json = serde_json::to_vec(&error).unwrap_or_default();
+        // The builder is the only reader; if it is gone, so is whoever asked.
+        let _ = self.outcome.write_all(&json);
+        sys::exit_now(NOT_EXECUTED)
+    }
+
+    fn try_execute(&mut self, program: &Program) -> Result<Infallible, JobError> {
+        program.begin_session()?;
+        self.go
+            .read_exact(&mut [0])
+            .doing(|| "wait for the builder")?;
+        self.outcome
+            .write_all(&[ABOUT_TO_EXECUTE])
+            .doing(|| "report")?;
+        program.execute()
+    }
 }
 
 /// # Errors
@@ -123,9 +163,10 @@ fn open_init(pid: i32) -> Result<Pidfd, JobError> {
 }
 
 /// Waits until the process has executed.
-fn read_outcome(mut outcome: PipeReader, child: &Pidfd) -> Result<(), JobError> {
+fn read_outcome(outcome: PipeReader, child: &Pidfd) -> Result<(), JobError> {
     let mut bytes = Vec::new();
     outcome
+        .take(LONGEST)
         .read_to_end(&mut bytes)
         .doing(|| "hear from the process")?;
     match bytes.strip_prefix(&[ABOUT_TO_EXECUTE]).unwrap_or(&bytes) {

@@ -2,7 +2,6 @@
 use std::os::unix::net::UnixDatagram;
 
 use nix::sched::{CloneFlags, setns};
-use nix::unistd::setsid;
 
 use crate::birth::Birthplace;
 use crate::cgroup::Cgroup;
@@ -11,7 +10,7 @@ use crate::process::Pidfd;
 use crate::program::{Program, become_root, limits, stdio};
 use crate::zygote::{Doing, JobError, Stdio};
 
-/// A process on its way into a container.
+/// A maker on its way into a container.
 pub(super) struct Inside {
     pub(super) stdio: Stdio,
     pub(super) program: Program,
@@ -32,12 +31,11 @@ impl Inside {
         limits::set_affinity(affinity.and_then(|it| it.cpu_affinity_final().as_deref()))?;
 
         self.join_namespaces()?;
-        setsid().doing(|| "start a session")?;
         self.set_up_stdio()
     }
 
     /// Joins all namespaces at once, so that the kernel sees to their order. The mount namespace
-    /// brings its root directory along.
+    /// brings its root directory along; the pid namespace is for what this process will fork.
     fn join_namespaces(&self) -> Result<(), JobError> {
         if !self.namespaces.contains(CloneFlags::CLONE_NEWNS) {
             return Err(JobError::invalid(format!(
@@ -45,9 +43,7 @@ impl Inside {
                 self.init.pid
             )));
         }
-        // The pid namespace is joined already, by being forked into it.
-        let flags = self.namespaces.difference(CloneFlags::CLONE_NEWPID);
-        setns(&self.init.fd, flags)
+        setns(&self.init.fd, self.namespaces)
             .doing(|| format!("join the namespaces of process {}", self.init.pid))?;
         if self.namespaces.contains(CloneFlags::CLONE_NEWUSER) {
             become_root()?;

@@ -1,4 +1,8 @@
 //! The steps from a clone of the builder to the program that was asked for, in their order.
+//!
+//! A pid namespace of its own is new, and nobody else is in it to look: the clone is init. Where it
+//! is another's, the clone is a maker, which takes all steps that are of no use to whoever is there
+//! already, and forks init last; see [`crate::birth`].
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::{PipeWriter, Read, Write};
@@ -8,12 +12,12 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
-use nix::unistd::{sethostname, setsid};
+use nix::unistd::sethostname;
 use oci_spec::runtime::{Linux, LinuxPersonalityDomain, Process, Spec};
 
 use super::namespaces::Wanted;
 use super::{READY, root};
-use crate::birth::Birthplace;
+use crate::birth::{Birthplace, Maker};
 use crate::cgroup::Cgroup;
 use crate::program::{Program, stdio};
 use crate::zygote::{Doing, JobError, Stdio};
@@ -42,30 +46,61 @@ pub(super) struct Waiting {
     pub(super) outcome: PipeWriter,
 }
 
-/// Becomes the program when there is something to read from `start`, or says why not. `reports` is the builder's socket: by it the zygote finds
-/// what a builder that died has left.
+/// Becomes the program when there is something to read from `start`, or says why not. By `tether`
+/// the zygote finds what a builder that died has left.
 pub(super) fn live(
     surroundings: Surroundings<'_>,
     mut waiting: Waiting,
     start: File,
-    reports: RawFd,
+    tether: RawFd,
 ) -> ! {
-    let kept = [start.as_raw_fd(), waiting.outcome.as_raw_fd(), reports];
-    if let Err(error) = surroundings.enter(&waiting.program.process) {
-        waiting.give_up(&error);
-    }
-    // What is open could be reached by the program, or lead out of the container (CVE-2024-21626):
-    // nothing but what is needed stays, and that is closed by execve(2).
-    if sys::close_all_but(kept).is_err() {
-        sys::exit_now(NOT_EXECUTED);
-    }
-    let Err(error) = waiting.run(start);
+    let kept = [start.as_raw_fd(), waiting.outcome.as_raw_fd(), tether];
+    let ready = surroundings
+        .enter(&waiting.program.process)
+        .and_then(|()| close_all_but(kept))
+        .and_then(|()| waiting.program.begin_session())
+        .and_then(|()| waiting.program.become_user());
+    let Err(error) = ready.and_then(|()| waiting.run(start));
     waiting.give_up(&error)
+}
+
+/// The same for a process that is not the first one of its pid namespace.
+pub(super) fn make(
+    surroundings: Surroundings<'_>,
+    mut waiting: Waiting,
+    start: File,
+    tether: RawFd,
+    maker: Maker,
+) -> ! {
+    let kept = [
+        start.as_raw_fd(),
+        waiting.outcome.as_raw_fd(),
+        tether,
+        maker.descriptor(),
+    ];
+    let ready = surroundings
+        .enter(&waiting.program.process)
+        .and_then(|()| close_all_but(kept))
+        .and_then(|()| waiting.program.become_user());
+    if let Err(error) = ready {
+        maker.fail(error);
+    }
+    maker.fork(CloneFlags::empty());
+    let Err(error) = waiting
+        .program
+        .begin_session()
+        .and_then(|()| waiting.run(start));
+    waiting.give_up(&error)
+}
+
+/// What is open could be reached by the program, or lead out of the container (CVE-2024-21626):
+/// nothing but what is needed stays, and that is closed by execve(2).
+fn close_all_but<const N: usize>(kept: [RawFd; N]) -> Result<(), JobError> {
+    sys::close_all_but(kept).doing(|| "close descriptors")
 }
 
 impl Waiting {
     fn run(&mut self, mut start: File) -> Result<Infallible, JobError> {
-        self.program.become_user()?;
         self.outcome
             .write_all(&[READY])
             .doing(|| "say that init is ready")?;
@@ -86,7 +121,6 @@ impl Waiting {
 impl Surroundings<'_> {
     /// Enters the container. All descriptors that this took are closed when it returns.
     fn enter(self, process: &Process) -> Result<(), JobError> {
-        setsid().doing(|| "start a session")?;
         self.birthplace.move_into(self.cgroup)?;
         self.wanted.enter_cgroup_namespace()?;
         if self.wanted.new.contains(CloneFlags::CLONE_NEWUTS) {
@@ -104,16 +138,18 @@ impl Surroundings<'_> {
             self.linux,
             self.rootfs,
             self.cgroup,
-            self.wanted.not_the_nodes.contains(&"cgroup"),
+            &self.wanted,
         )?;
         set_personality(self.linux)?;
         match self.console {
             Some(master) => {
                 let terminal = stdio::take_terminal(process, process.user().uid(), &master)?;
-                root::bind_console(&terminal)
+                root::bind_console(&terminal)?;
             }
-            None => stdio::take(self.stdio),
+            None => stdio::take(self.stdio)?,
         }
+        // Last: what is forked before is none of that namespace's business.
+        self.wanted.join_pid_namespace()
     }
 }
 

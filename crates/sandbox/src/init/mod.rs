@@ -20,6 +20,9 @@
 //! kernel's: new namespaces, the first touch of memory after two forks, cgroups, mounts and their end.
 //! What is not done here is in [`by_libcontainer::needs_it`](crate::by_libcontainer::needs_it).
 //!
+//! Where the pid namespace is another's, whose processes would see the child enter, one more fork keeps
+//! it from them; see [`child`].
+//!
 //! The child sends one byte when it is ready to execute, or a [`JobError`]; it then waits at a fifo
 //! in the shim's directory for the container. The same pipe tells the shim that it has executed, by
 //! being closed, or why it could not.
@@ -41,7 +44,7 @@ use oci_spec::runtime::{Process, Spec};
 
 use self::child::{Surroundings, Waiting};
 use self::namespaces::Wanted;
-use crate::birth::Birthplace;
+use crate::birth::{Birthplace, announcement};
 use crate::cgroup::Cgroup;
 use crate::process::Pidfd;
 use crate::program::{Program, limits};
@@ -51,6 +54,8 @@ use crate::{bundle, console};
 
 /// In the shim's directory for the container: the fifo that init waits at.
 pub(crate) const START: &str = "start";
+/// The most that is read of what init says, in bytes: it may be in the hands of others.
+const LONGEST: u64 = 64 * 1024;
 /// Written by init when all that is left is to execute.
 const READY: u8 = b'+';
 
@@ -87,7 +92,15 @@ pub(crate) fn make(
 
     report.step("cloning init");
     let birthplace = Birthplace::in_cgroup(cgroup)?;
-    let Some(init) = birthplace.clone_into(wanted.new)? else {
+    let scheduler = program.process.scheduler().clone();
+    let (birth, maker) = match wanted.pid_namespace() {
+        Some(_) => {
+            let (birth, maker) = announcement()?;
+            (Some(birth), Some(maker))
+        }
+        None => (None, None),
+    };
+    let Some(cloned) = birthplace.clone_into(wanted.new)? else {
         drop(outcome);
         drop(console);
         let surroundings = Surroundings {
@@ -105,13 +118,20 @@ pub(crate) fn make(
             program,
             outcome: outcome_writer,
         };
-        child::live(surroundings, waiting, start, report.descriptor())
+        match maker {
+            None => child::live(surroundings, waiting, start, report.tether()),
+            Some(maker) => child::make(surroundings, waiting, start, report.tether(), maker),
+        }
     };
-    drop(outcome_writer);
-    drop(console_sender);
+    drop((maker, outcome_writer, console_sender));
+    let init = match birth {
+        Some(birth) => birth.wait(&cloned)?,
+        None => cloned,
+    };
 
     report.step("waiting for init to be ready");
     let outcome = read_outcome(outcome, &init)?;
+    limits::set_scheduler(scheduler.as_ref(), &init)?;
     let console = console
         .map(|socket| console::receive_fd(socket.as_raw_fd()))
         .transpose()
@@ -155,7 +175,10 @@ fn read_outcome(mut outcome: PipeReader, init: &Pidfd) -> Result<PipeReader, Job
         return Ok(outcome);
     }
     let mut json = first.get(..read).unwrap_or_default().to_vec();
-    outcome.read_to_end(&mut json).doing(|| "hear from init")?;
+    outcome
+        .take(LONGEST)
+        .read_to_end(&mut json)
+        .doing(|| "hear from init")?;
     let ended = init.wait().doing(|| "wait for init")?;
     if json.is_empty() {
         return Err(JobError::failed(format!(

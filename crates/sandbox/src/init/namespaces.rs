@@ -16,6 +16,8 @@ pub(super) struct Wanted {
     /// Made when init is in its cgroup, which becomes its root.
     new_cgroup: bool,
     new_time: bool,
+    /// Of another, with its path.
+    pid: Option<(File, String)>,
     /// The names, as in `/proc/PID/ns`, of those that are not the node's.
     pub(super) not_the_nodes: Vec<&'static str>,
 }
@@ -28,6 +30,7 @@ impl Wanted {
             new: CloneFlags::empty(),
             new_cgroup: false,
             new_time: false,
+            pid: None,
             not_the_nodes: Vec::new(),
         };
         for namespace in linux.namespaces().iter().flatten() {
@@ -37,7 +40,11 @@ impl Wanted {
                 Some(path) => {
                     let opened = File::open(path).doing(|| what(namespace.typ(), path))?;
                     let path = path.display().to_string();
-                    wanted.join.push((namespace.typ(), flag, opened, path));
+                    if flag == CloneFlags::CLONE_NEWPID {
+                        wanted.pid = Some((opened, path));
+                    } else {
+                        wanted.join.push((namespace.typ(), flag, opened, path));
+                    }
                 }
                 None if flag == CloneFlags::CLONE_NEWCGROUP => wanted.new_cgroup = true,
                 None if flag == CLONE_NEWTIME => wanted.new_time = true,
@@ -47,8 +54,8 @@ impl Wanted {
         Ok(wanted)
     }
 
-    /// Joins what is to be joined but the cgroup namespace, for this process and its children; the
-    /// pid and the time namespace only for its children.
+    /// Joins what is to be joined but the cgroup and the pid namespace, for this process and its
+    /// children; the time namespace only for its children.
     pub(super) fn join(&self, linux: &Linux) -> Result<(), JobError> {
         self.join_those(|flag| flag != CloneFlags::CLONE_NEWCGROUP)?;
         if self.new_time {
@@ -65,6 +72,20 @@ impl Wanted {
             unshare(CloneFlags::CLONE_NEWCGROUP).doing(|| "make a cgroup namespace")?;
         }
         self.join_those(|flag| flag == CloneFlags::CLONE_NEWCGROUP)
+    }
+
+    /// The pid namespace that is another's.
+    pub(super) fn pid_namespace(&self) -> Option<&File> {
+        self.pid.as_ref().map(|(opened, _)| opened)
+    }
+
+    /// Joins the pid namespace that is another's, for what this process forks from now on.
+    pub(super) fn join_pid_namespace(&self) -> Result<(), JobError> {
+        let Some((namespace, path)) = &self.pid else {
+            return Ok(());
+        };
+        setns(namespace, CloneFlags::CLONE_NEWPID)
+            .doing(|| what(LinuxNamespaceType::Pid, Path::new(path)))
     }
 
     fn join_those(&self, which: impl Fn(CloneFlags) -> bool) -> Result<(), JobError> {

@@ -1,8 +1,7 @@
 //! Who a process is and what it may do: ids, groups, capabilities.
-use std::fs;
-
 use libcontainer::capabilities::{drop_privileges, reset_effective};
 use libcontainer::syscall::syscall::create_syscall;
+use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process};
@@ -32,18 +31,15 @@ pub(super) fn become_user(process: &Process) -> Result<(), JobError> {
 }
 
 fn set_groups(gids: &[u32]) -> Result<(), JobError> {
-    let denied = fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny");
-    if denied {
-        return if gids.is_empty() {
-            Ok(())
-        } else {
-            Err(JobError::invalid(
-                "process.user.additionalGids cannot be set: the user namespace denies setgroups(2)",
-            ))
-        };
-    }
     let gids: Vec<Gid> = gids.iter().copied().map(Gid::from_raw).collect();
-    setgroups(&gids).doing(|| format!("set the supplementary groups {gids:?}"))
+    match setgroups(&gids) {
+        // A user namespace that denies it. The zygote has no groups, and nor has this process.
+        Err(Errno::EPERM) if gids.is_empty() => Ok(()),
+        Err(Errno::EPERM) => Err(JobError::invalid(
+            "process.user.additionalGids cannot be set: the user namespace denies setgroups(2)",
+        )),
+        done => done.doing(|| format!("set the supplementary groups {gids:?}")),
+    }
 }
 
 /// Leaves the capabilities that the spec names; a set that it does not name is empty.

@@ -5,30 +5,56 @@ use std::mem;
 use libcontainer::syscall::syscall::create_syscall;
 use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 use oci_spec::runtime::{
-    IOPriorityClass, LinuxIOPriority, LinuxSchedulerFlag, LinuxSchedulerPolicy, Process, Scheduler,
+    IOPriorityClass, LinuxIOPriority, LinuxSchedulerFlag, LinuxSchedulerPolicy, PosixRlimit,
+    PosixRlimitType, Process, Scheduler,
 };
 
+use crate::process::Pidfd;
 use crate::zygote::{Doing, JobError};
 
-/// Sets rlimits, the I/O priority and the scheduler.
+/// Sets the I/O priority and rlimits, but for that of processes: see [`set_processes`].
 pub(super) fn set(process: &Process) -> Result<(), JobError> {
     for limit in process.rlimits().iter().flatten() {
-        create_syscall().set_rlimit(limit).map_err(|error| {
-            JobError::failed(format!(
-                "cannot set process.rlimits {:?}: {error}",
-                limit.typ()
-            ))
-        })?;
+        if limit.typ() == PosixRlimitType::RlimitNproc {
+            raise_processes(limit)?;
+        } else {
+            set_rlimit(limit)?;
+        }
     }
-    if let Some(priority) = process.io_priority() {
-        set_io_priority(priority)?;
+    match process.io_priority() {
+        Some(priority) => set_io_priority(priority),
+        None => Ok(()),
     }
-    if let Some(scheduler) = process.scheduler() {
-        set_scheduler(scheduler)?;
-    }
-    Ok(())
+}
+
+/// Sets the rlimit of processes, once there is nothing more to fork: the maker of a process is one
+/// more of the same user.
+pub(super) fn set_processes(process: &Process) -> Result<(), JobError> {
+    let limits = process.rlimits().iter().flatten();
+    limits
+        .filter(|limit| limit.typ() == PosixRlimitType::RlimitNproc)
+        .try_for_each(set_rlimit)
+}
+
+/// Raises the rlimit of processes as far as it has to be, which may take a privilege that is given up
+/// before [`set_processes`] lowers it.
+fn raise_processes(limit: &PosixRlimit) -> Result<(), JobError> {
+    let what = || format!("set process.rlimits {:?}", limit.typ());
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NPROC).doing(what)?;
+    let (soft, hard) = (soft.max(limit.soft()), hard.max(limit.hard()));
+    setrlimit(Resource::RLIMIT_NPROC, soft, hard).doing(what)
+}
+
+fn set_rlimit(limit: &PosixRlimit) -> Result<(), JobError> {
+    create_syscall().set_rlimit(limit).map_err(|error| {
+        JobError::failed(format!(
+            "cannot set process.rlimits {:?}: {error}",
+            limit.typ()
+        ))
+    })
 }
 
 const OOM_SCORE: &str = "/proc/self/oom_score_adj";
@@ -106,8 +132,15 @@ fn set_io_priority(priority: &LinuxIOPriority) -> Result<(), JobError> {
     Ok(())
 }
 
-/// sched_setattr(2).
-fn set_scheduler(scheduler: &Scheduler) -> Result<(), JobError> {
+/// Sets the scheduler of a process, if one is asked for, from outside: a process with a deadline may
+/// not fork, and one that is to reset it on fork has lost it then. See sched_setattr(2).
+pub(crate) fn set_scheduler(
+    scheduler: Option<&Scheduler>,
+    process: &Pidfd,
+) -> Result<(), JobError> {
+    let Some(scheduler) = scheduler else {
+        return Ok(());
+    };
     let priority = scheduler.priority().unwrap_or(0);
     let attributes = libc::sched_attr {
         size: u32::try_from(mem::size_of::<libc::sched_attr>()).unwrap_or(0),
@@ -125,7 +158,14 @@ fn set_scheduler(scheduler: &Scheduler) -> Result<(), JobError> {
         sched_period: scheduler.period().unwrap_or(0),
     };
     // SAFETY: `attributes` outlives the call, and says its own size.
-    let answer = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_sched_setattr,
+            process.pid,
+            &raw const attributes,
+            0,
+        )
+    };
     Errno::result(answer).doing(|| "set process.scheduler")?;
     Ok(())
 }

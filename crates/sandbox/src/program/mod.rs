@@ -8,7 +8,7 @@ pub(crate) mod stdio;
 use std::convert::Infallible;
 
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::chdir;
+use nix::unistd::{chdir, setsid};
 use oci_spec::runtime::{LinuxSeccomp, Process};
 
 pub(crate) use self::identity::become_root;
@@ -46,7 +46,8 @@ impl Program {
     }
 
     /// Becomes the user, gives up what the spec does not grant, and sees that there is something to
-    /// execute. Nothing but [`Program::execute`] may come after it.
+    /// execute. Nothing but a fork, [`Program::begin_session`] and [`Program::execute`] may come
+    /// after it.
     pub(crate) fn become_user(&mut self) -> Result<(), JobError> {
         let process = &self.process;
         limits::set(process)?;
@@ -80,8 +81,19 @@ impl Program {
         Ok(())
     }
 
+    /// Makes this process the leader of a session, whose terminal is its standard input if it has
+    /// one. It takes no privilege, but the process that is to execute must do it itself.
+    pub(crate) fn begin_session(&self) -> Result<(), JobError> {
+        setsid().doing(|| "start a session")?;
+        match self.process.terminal() {
+            Some(true) => stdio::take_control(),
+            _ => Ok(()),
+        }
+    }
+
     /// Executes; returns only when that failed.
     pub(crate) fn execute(&self) -> Result<Infallible, JobError> {
+        limits::set_processes(&self.process)?;
         if let Some(filter) = self.filter.as_ref().filter(|_| self.filters_late()) {
             filter.load()?;
         }

@@ -1,9 +1,10 @@
 //! A process's descriptors 0, 1 and 2.
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixDatagram;
 
+use nix::errno::Errno;
 use nix::sys::stat::{fstat, makedev};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 use oci_spec::runtime::Process;
@@ -26,16 +27,24 @@ pub(crate) fn take(stdio: Stdio) -> Result<(), JobError> {
 }
 
 /// Opens a terminal of the container this process is in, hands its master over, and takes the
-/// slave, which it comes back with. `user` is the owner, as this process sees him.
+/// slave for its standard streams, which it comes back with. `user` is the owner, as this process sees him.
 pub(crate) fn take_terminal(
     process: &Process,
     user: u32,
     master: &UnixDatagram,
 ) -> Result<OwnedFd, JobError> {
     let (ours, slave) = console::open_inside(process, user)?;
-    console::send_fd(master, &ours).doing(|| "hand the terminal over")?;
+    console::send_fd(master.as_raw_fd(), ours.as_raw_fd()).doing(|| "hand the terminal over")?;
     set(&slave, &slave, &slave)?;
     Ok(slave)
+}
+
+/// Makes the terminal that is standard input the controlling one of this process's session.
+pub(super) fn take_control() -> Result<(), JobError> {
+    // SAFETY: TIOCSCTTY takes an integer: 0 does not steal the terminal of another session.
+    let controlled = unsafe { libc::ioctl(libc::STDIN_FILENO, libc::TIOCSCTTY, 0) };
+    Errno::result(controlled).doing(|| "make the terminal the controlling one")?;
+    Ok(())
 }
 
 fn set(stdin: &OwnedFd, stdout: &OwnedFd, stderr: &OwnedFd) -> Result<(), JobError> {

@@ -22,6 +22,7 @@ static REPORTS: AtomicI32 = AtomicI32::new(-1);
 /// The way from a builder to the zygote.
 pub(crate) struct Report {
     socket: RawFd,
+    tether: RawFd,
 }
 
 impl Report {
@@ -31,9 +32,10 @@ impl Report {
         let _ = protocol::send_packet(self.socket, &[&[REPORTED_STEP], name.as_bytes()], &[]);
     }
 
-    /// The socket, for those who are found by it.
-    pub(crate) fn descriptor(&self) -> RawFd {
-        self.socket
+    /// What a process that a builder makes keeps open until it executes, to be found by if the
+    /// builder dies: an end of a pipe that nobody reads or writes, since a container may get at it.
+    pub(crate) fn tether(&self) -> RawFd {
+        self.tether
     }
 
     fn result(&self, result: &Result<Done, JobError>) -> bool {
@@ -43,8 +45,8 @@ impl Report {
 }
 
 /// Does the job, reports, exits.
-pub(super) fn run(job: SentJob, reports: &OwnedFd) -> ! {
-    let report = become_builder(reports);
+pub(super) fn run(job: SentJob, reports: &OwnedFd, tether: &OwnedFd) -> ! {
+    let report = become_builder(reports, tether.as_raw_fd());
     let result = job
         .read()
         .doing(|| "read the job")
@@ -54,10 +56,10 @@ pub(super) fn run(job: SentJob, reports: &OwnedFd) -> ! {
 }
 
 /// Undoes a job whose builder died, and reports as steps what it cannot undo. `mark` is the inode
-/// of that builder's end of its socket.
+/// of that builder's tether.
 pub(super) fn undo(job: OwnedFd, mark: u64, reports: &OwnedFd) -> ! {
-    let report = become_builder(reports);
-    let strays = process::holders_of_socket(mark).unwrap_or_default();
+    let report = become_builder(reports, -1);
+    let strays = process::holders_of_pipe(mark).unwrap_or_default();
     let left = match protocol::read_job(job) {
         Ok(Job::Create(job)) => create::undo_orphaned(&job, &strays),
         Ok(Job::Namespaces(job)) => namespaces::undo_orphaned(&job, &strays),
@@ -76,9 +78,10 @@ pub(super) fn undo(job: OwnedFd, mark: u64, reports: &OwnedFd) -> ! {
     sys::exit_now(0)
 }
 
-fn become_builder(reports: &OwnedFd) -> Report {
+fn become_builder(reports: &OwnedFd, tether: RawFd) -> Report {
     let report = Report {
         socket: reports.as_raw_fd(),
+        tether,
     };
     REPORTS.store(report.socket, Ordering::Relaxed);
     // Only a help for whoever looks at a list of processes.
@@ -112,6 +115,7 @@ pub(super) fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let report = Report {
             socket: REPORTS.load(Ordering::Relaxed),
+            tether: -1,
         };
         report.result(&Err(JobError::failed(format!("husk has a bug: {panic}"))));
         sys::exit_now(101)

@@ -30,8 +30,8 @@ struct Builder {
 
 /// What a builder is for.
 enum Task {
-    /// A job, kept in case the builder dies, and the inode of the builder's end of `reports`: who
-    /// has that open descends from this builder.
+    /// A job, kept in case the builder dies, and the inode of the builder's tether: who has that
+    /// open descends from this builder.
     Job { job: OwnedFd, mark: u64 },
     /// The undoing of a job whose builder died of this.
     Undo(JobError),
@@ -126,9 +126,11 @@ fn wait_for_work(socket: &OwnedFd, builders: &[Builder]) -> io::Result<(bool, Ve
 
 fn begin(socket: &OwnedFd, builders: &[Builder], job: SentJob) -> io::Result<Builder> {
     let (reports, its) = report_sockets()?;
-    let mark = nix::sys::stat::fstat(&its)?.st_ino;
+    let (_, tether) = io::pipe()?;
+    let tether = OwnedFd::from(tether);
+    let mark = nix::sys::stat::fstat(&tether)?.st_ino;
     match fork_builder(socket, builders, &reports)? {
-        None => builder::run(job, &its),
+        None => builder::run(job, &its, &tether),
         Some(process) => Ok(Builder {
             id: job.id,
             process,

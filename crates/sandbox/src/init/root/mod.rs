@@ -6,9 +6,11 @@ mod cgroups;
 mod console;
 mod devices;
 mod hide;
+mod joined_procfs;
 mod mounts;
 mod place;
 
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +22,7 @@ use oci_spec::runtime::{Linux, Spec};
 
 pub(super) use self::console::bind as bind_console;
 use self::place::Root;
+use super::namespaces::Wanted;
 use crate::cgroup::Cgroup;
 use crate::mount_api::{self, Attributes, Depth, MOUNT_ATTR_RDONLY};
 use crate::zygote::{Doing, JobError};
@@ -33,6 +36,8 @@ struct Making<'a> {
     cgroup: &'a Cgroup,
     /// Not the node's, so that a cgroup filesystem shows no more than the namespace does.
     in_cgroup_namespace: bool,
+    /// Of another, which this process is not in: procfs is to show that one.
+    pid_namespace: Option<&'a File>,
 }
 
 /// Makes the root of a container in this process's mount namespace, which is its own, and enters it.
@@ -41,7 +46,7 @@ pub(super) fn make_and_enter(
     linux: &Linux,
     rootfs: &Path,
     cgroup: &Cgroup,
-    in_cgroup_namespace: bool,
+    wanted: &Wanted,
 ) -> Result<(), JobError> {
     let what = || format!("mount the root filesystem {}", rootfs.display());
     let propagation = Propagation::of(linux)?;
@@ -53,7 +58,8 @@ pub(super) fn make_and_enter(
         name: place::name_of(&root).doing(what)?,
         root: &root,
         cgroup,
-        in_cgroup_namespace,
+        in_cgroup_namespace: wanted.not_the_nodes.contains(&"cgroup"),
+        pid_namespace: wanted.pid_namespace(),
     };
     let none_masked = umask(Mode::empty());
     fill(&making, spec, linux)?;

@@ -10,7 +10,7 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use oci_spec::runtime::Mount;
 
 use super::place::{Root, name_of, path_of};
-use super::{Making, cgroups};
+use super::{Making, cgroups, joined_procfs};
 use crate::mount_api::{self, Attributes, Depth};
 use crate::rootfs::options::{Options, attributes};
 use crate::zygote::JobError;
@@ -53,6 +53,7 @@ pub(super) fn add(making: &Making<'_>, request: &Mount) -> Result<(), JobError> 
         Refused::ByKernel(errno) => {
             JobError::from_errno(errno, format_args!("mount {}", describe(request)))
         }
+        Refused::Explained(error) => error,
     })
 }
 
@@ -61,6 +62,13 @@ pub(super) enum Refused {
     /// It makes no sense, or would be dangerous.
     Because(&'static str),
     ByKernel(Errno),
+    Explained(JobError),
+}
+
+impl From<JobError> for Refused {
+    fn from(error: JobError) -> Self {
+        Self::Explained(error)
+    }
 }
 
 impl From<Errno> for Refused {
@@ -129,8 +137,17 @@ fn filesystem(
     if kind != "proc" {
         check_below_proc(making, &place, None)?;
     }
-    let source = request.source().as_deref().unwrap_or(Path::new(kind));
-    new_filesystem(source, kind, &place, options)?;
+    match making.pid_namespace {
+        Some(namespace) if kind == "proc" => {
+            let procfs = joined_procfs::mount(namespace, &options.data)?;
+            mount_api::set(procfs.as_fd(), attributes(options.flags), Depth::One)?;
+            mount_api::attach(&procfs, place.as_fd())?;
+        }
+        _ => {
+            let source = request.source().as_deref().unwrap_or(Path::new(kind));
+            new_filesystem(source, kind, &place, options)?;
+        }
+    }
     if options.recursive.is_some() || options.propagation.is_some() {
         let mounted = making.root.find(destination)?;
         set_recursive(&mounted, options)?;
