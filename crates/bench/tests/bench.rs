@@ -128,7 +128,7 @@ fn each_measure_gives_figures_and_nothing_is_left() {
 
     // The report tells the same without measuring again.
     let again = Command::new(env!("CARGO_BIN_EXE_husk-bench"))
-        .args(["bench", "--from", &json])
+        .args(["--from", &json])
         .output()
         .unwrap();
     assert_eq!(again.stdout, output.stdout);
