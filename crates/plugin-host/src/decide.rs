@@ -77,7 +77,10 @@ pub fn sandbox_plan(
             why,
         });
     }
-    Ok(Plan::new(requested, assigned, &config.ceiling)?)
+    let mut ceiling = config.ceiling.clone();
+    // Whose cgroup namespace a container has is said with the container, never with the sandbox.
+    ceiling.leave_requests(Kind::Cgroup);
+    Ok(Plan::new(requested, assigned, &ceiling)?)
 }
 
 /// The plan for the container of this name: what the configuration and the plugins assign, and what
@@ -141,6 +144,16 @@ mod tests {
         let wide = [by(Kind::Ipc, Scope::Node, "policy open")];
         let refused = sandbox_plan(&config, &requested, &wide).unwrap_err();
         assert!(refused.to_string().contains("policy open"), "{refused}");
+    }
+
+    #[test]
+    fn what_a_pod_asks_for_stays_below_the_ceiling() {
+        let toml = "[ceiling]\npid = 'pod'\ncgroup = 'pod'\nrequests = ['pid', 'cgroup']";
+        let config = Config::parse("c", toml).unwrap();
+        let plan = |pid| sandbox_plan(&config, &sandbox_requested(true, true, pid), &[]);
+        let refused = plan(Scope::Node).unwrap_err().to_string();
+        assert!(refused.contains("above the ceiling"), "{refused}");
+        assert!(plan(Scope::Pod).is_ok());
     }
 
     #[test]

@@ -26,6 +26,11 @@ impl Ceiling {
         self.0[kind].requests = true;
     }
 
+    /// Leaves requests of this kind alone: for a subject that does not say whose it is.
+    pub fn leave_requests(&mut self, kind: Kind) {
+        self.0[kind].requests = false;
+    }
+
     /// The widest scope that an assignment may grant; `None` for any.
     #[must_use]
     pub fn widest(&self, kind: Kind) -> Option<Width> {

@@ -106,7 +106,7 @@ fn asked(pod: &Pod, container: &Container, bundle: &Bundle) -> Result<Scopes, Fa
 }
 
 /// Without the Sandbox API the pod's first container is the sandbox, or brings it along. The answer
-/// is what the plugins made of the sandbox, for the pause container that is it.
+/// is the sandbox's plan, for the pause container that is it.
 async fn admit_sandbox(
     pod: &Pod,
     container: &Container,
@@ -123,24 +123,24 @@ async fn admit_sandbox(
     scopes[Kind::Mount] = Scope::Container;
     let annotations = bundle.spec.annotations().iter().flatten();
     let facts = Facts {
-        requested: Some(scopes),
+        requested: scopes,
         labels: BTreeMap::new(),
         annotations: annotations
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect(),
     };
-    let plan = pod.admit_sandbox(facts).await?;
-    let changed = plan
-        .iter()
-        .flat_map(Plan::iter)
-        .find(|(_, planned)| planned.is_changed());
-    match changed {
-        Some((kind, planned)) if !bundle.is_sandbox() => Err(Failure::invalid(format!(
-            "{} wants {kind} to be {} for the sandbox of pod {}, which its first container brings \
-             along as it is: let the plugin scope the container, or run the pod over CRI",
-            planned.by, planned.scope, pod.id
+    if bundle.is_sandbox() {
+        return pod.plan_sandbox(facts).await.map(Some);
+    }
+    let scopes = facts.requested.clone();
+    let assigned = pod.ask_about_sandbox(facts).await?;
+    match assigned.iter().find(|it| it.scope != scopes[it.kind]) {
+        Some(Assignment { kind, scope, by }) => Err(Failure::invalid(format!(
+            "{by} wants {kind} to be {scope} for the sandbox of pod {}, which its first container \
+             brings along as it is: let the plugin scope the container, or run the pod over CRI",
+            pod.id
         ))),
-        _ => Ok(plan),
+        None => Ok(None),
     }
 }
 

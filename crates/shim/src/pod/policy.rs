@@ -21,12 +21,23 @@ use crate::plugins::Plugins;
 const IMAGE: &str = "io.kubernetes.cri.image-name";
 
 /// What plugins may know of the pod beyond its record.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Facts {
-    /// The sandbox's scopes, as requested; none before the sandbox is planned.
-    pub(super) requested: Option<Scopes>,
+    /// The sandbox's scopes, as requested.
+    pub(super) requested: Scopes,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) annotations: BTreeMap<String, String>,
+}
+
+/// Before the sandbox is planned.
+impl Default for Facts {
+    fn default() -> Self {
+        Self {
+            requested: Scopes::all(&Scope::Node),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+        }
+    }
 }
 
 impl Pod {
@@ -57,7 +68,7 @@ impl Pod {
             namespace: record.kubernetes_namespace.clone(),
             uid: record.uid.clone(),
             cgroup_parent: record.cgroup_parent.clone(),
-            requested: facts.requested.unwrap_or_else(|| Scopes::all(&Scope::Node)),
+            requested: facts.requested,
             containers: record
                 .containers
                 .iter()
@@ -78,14 +89,20 @@ impl Pod {
         plugins.ask(&self.id, ask).await
     }
 
-    /// Before anything of the pod exists: may the sandbox be made, and with which scopes?
-    ///
-    /// The answer is the plan of a sandbox that some plugin was asked about.
-    pub(super) async fn admit_sandbox(&self, facts: Facts) -> Result<Option<Plan>, Failure> {
+    /// Before anything of the pod exists: may the sandbox be made, and with which scopes? What the
+    /// pod asks for is held against the handler's ceiling whether or not there are plugins.
+    pub(super) async fn plan_sandbox(&self, facts: Facts) -> Result<Plan, Failure> {
         let requested = facts.requested.clone();
+        let assigned = self.ask_about_sandbox(facts).await?;
+        decide::sandbox_plan(self.config()?, &requested, &assigned)
+            .map_err(|error| Failure::invalid(format!("the sandbox of pod {}: {error}", self.id)))
+    }
+
+    /// Asks the plugins whether there may be such a sandbox, and what they assign to it.
+    pub(super) async fn ask_about_sandbox(&self, facts: Facts) -> Result<Vec<Assignment>, Failure> {
         *lock(&self.facts) = facts;
         let Some(plugins) = self.plugins().await? else {
-            return Ok(None);
+            return Ok(Vec::new());
         };
         let pod = self.subject();
         if plugins.follow_lifecycle() {
@@ -95,18 +112,11 @@ impl Pod {
             })
             .await?;
         }
-        let mut assigned = Vec::new();
-        if plugins.decide_scopes() {
-            assigned = self
-                .ask_plugins(plugins, move |chain| chain.scopes(&pod, None))
-                .await?;
+        if !plugins.decide_scopes() {
+            return Ok(Vec::new());
         }
-        let Some(requested) = requested else {
-            return Ok(None);
-        };
-        decide::sandbox_plan(self.config()?, &requested, &assigned)
-            .map(Some)
-            .map_err(|error| Failure::invalid(format!("the sandbox of pod {}: {error}", self.id)))
+        self.ask_plugins(plugins, move |chain| chain.scopes(&pod, None))
+            .await
     }
 
     /// The container that is about to be made, as plugins see it; nothing where nobody looks.

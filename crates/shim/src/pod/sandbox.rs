@@ -57,14 +57,11 @@ async fn try_make(pod: &Arc<Pod>) -> Result<u32, Failure> {
     check(&new.config)?;
     describe(pod, &new);
     let facts = Facts {
-        requested: Some(requested(&new)),
+        requested: requested(&new),
         labels: new.config.labels.clone(),
         annotations: new.config.annotations.clone(),
     };
-    let scopes = pod
-        .admit_sandbox(facts)
-        .await?
-        .map_or_else(|| requested(&new), |plan| plan.scopes());
+    let scopes = pod.plan_sandbox(facts).await?.scopes();
     join_network(pod, &new);
     write_files(pod, &new.config)?;
     pod.make_early().await?;
