@@ -49,6 +49,7 @@ mod one_shim_per_pod;
 mod oom;
 mod pause;
 mod pod_by_annotation;
+mod pod_files_are_bounded;
 mod pod_host_namespaces;
 mod pod_share_process_namespace;
 mod pod_shares_namespaces;

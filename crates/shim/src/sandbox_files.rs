@@ -12,35 +12,78 @@ use crate::cri::{Dns, SandboxConfig};
 /// What CRI gives a pod's /dev/shm.
 const SHM_OPTIONS: &str = "mode=1777,size=67108864";
 
-/// Writes hostname, hosts and resolv.conf to `dir`. Answers with where each belongs in a container,
-/// and where it is.
-pub(crate) fn write(dir: &Path, config: &SandboxConfig) -> io::Result<Vec<(PathBuf, PathBuf)>> {
-    let hostname = if config.hostname.is_empty() {
-        nix::unistd::gethostname()?.to_string_lossy().into_owned()
-    } else {
-        config.hostname.clone()
-    };
-    // The kubelet mounts its own hosts and, usually, resolv.conf: then these are not used.
-    let hosts = node_file("/etc/hosts")?;
-    let resolv_conf = match &config.dns {
-        Some(dns) => resolv_conf(dns).into_bytes(),
-        None => node_file("/etc/resolv.conf")?,
-    };
-    let contents = [
-        ("/etc/hostname", format!("{hostname}\n").into_bytes()),
-        ("/etc/hosts", hosts),
-        ("/etc/resolv.conf", resolv_conf),
-    ];
-    contents
-        .into_iter()
-        .map(|(destination, content)| {
-            let destination = PathBuf::from(destination);
-            let path = dir.join(destination.file_name().unwrap_or_default());
-            fs::write(&path, content)?;
-            fs::set_permissions(&path, Permissions::from_mode(0o644))?;
-            Ok((destination, path))
+/// How much a pod may add to its files, in bytes. Containers may write to them, as to those that
+/// CRI and the kubelet make on the node's disk; these are in the node's memory.
+const ROOM: usize = 1 << 20;
+
+/// The directory, and the three files.
+const INODES: usize = 4;
+
+/// The pod's files, to be written.
+#[derive(Debug)]
+pub(crate) struct SandboxFiles {
+    /// Where each belongs in a container, and what is in it.
+    contents: [(&'static str, Vec<u8>); 3],
+}
+
+impl SandboxFiles {
+    /// What a pod's files say.
+    ///
+    /// # Errors
+    /// The node's name or files cannot be read.
+    pub(crate) fn of(config: &SandboxConfig) -> io::Result<Self> {
+        let hostname = if config.hostname.is_empty() {
+            nix::unistd::gethostname()?.to_string_lossy().into_owned()
+        } else {
+            config.hostname.clone()
+        };
+        // The kubelet mounts its own hosts and, usually, resolv.conf: then these are not used.
+        let hosts = node_file("/etc/hosts")?;
+        let resolv_conf = match &config.dns {
+            Some(dns) => resolv_conf(dns).into_bytes(),
+            None => node_file("/etc/resolv.conf")?,
+        };
+        Ok(Self {
+            contents: [
+                ("/etc/hostname", format!("{hostname}\n").into_bytes()),
+                ("/etc/hosts", hosts),
+                ("/etc/resolv.conf", resolv_conf),
+            ],
         })
-        .collect()
+    }
+
+    /// Mounts a small file system for them: what containers write there takes nothing from the
+    /// file system that all pods' records are on.
+    ///
+    /// # Errors
+    /// What mkdir(2) and mount(2) say.
+    pub(crate) fn mount_at(&self, dir: &Path) -> io::Result<()> {
+        let held: usize = self.contents.iter().map(|(_, text)| text.len()).sum();
+        // tmpfs counts in pages, and begins one for the rest of each file.
+        let size = held.saturating_add(ROOM);
+        mount_tmpfs(
+            "files",
+            dir,
+            &format!("mode=0755,size={size},nr_inodes={INODES}"),
+        )
+    }
+
+    /// Writes them to `dir`. Answers with where each belongs in a container, and where it is.
+    ///
+    /// # Errors
+    /// What open(2) and write(2) say.
+    pub(crate) fn write(self, dir: &Path) -> io::Result<Vec<(PathBuf, PathBuf)>> {
+        self.contents
+            .into_iter()
+            .map(|(destination, content)| {
+                let destination = PathBuf::from(destination);
+                let path = dir.join(destination.file_name().unwrap_or_default());
+                fs::write(&path, content)?;
+                fs::set_permissions(&path, Permissions::from_mode(0o644))?;
+                Ok((destination, path))
+            })
+            .collect()
+    }
 }
 
 /// A file of the node; a node without it is one with an empty one.
@@ -70,17 +113,21 @@ fn resolv_conf(dns: &Dns) -> String {
 
 /// Mounts a tmpfs for a shared /dev/shm.
 pub(crate) fn mount_shm(path: &Path) -> io::Result<()> {
+    mount_tmpfs("shm", path, SHM_OPTIONS)
+}
+
+fn mount_tmpfs(name: &str, path: &Path, options: &str) -> io::Result<()> {
     fs::DirBuilder::new()
         .mode(0o700)
         .recursive(true)
         .create(path)?;
     let flags = MsFlags::MS_NOEXEC | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     Ok(mount(
-        Some("shm"),
+        Some(name),
         path,
         Some("tmpfs"),
         flags,
-        Some(SHM_OPTIONS),
+        Some(options),
     )?)
 }
 
@@ -100,7 +147,10 @@ mod tests {
             }),
             ..SandboxConfig::default()
         };
-        let files = write(dir.path(), &config).unwrap();
+        let files = SandboxFiles::of(&config)
+            .unwrap()
+            .write(dir.path())
+            .unwrap();
         let content = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
         assert_eq!(content("hostname"), "web-0\n");
         assert_eq!(
@@ -125,7 +175,8 @@ mod tests {
     #[test]
     fn without_dns_the_node_s_is_used() {
         let dir = tempfile::tempdir().unwrap();
-        write(dir.path(), &SandboxConfig::default()).unwrap();
+        let files = SandboxFiles::of(&SandboxConfig::default()).unwrap();
+        files.write(dir.path()).unwrap();
         let node = fs::read("/etc/resolv.conf").unwrap_or_default();
         assert_eq!(fs::read(dir.path().join("resolv.conf")).unwrap(), node);
     }

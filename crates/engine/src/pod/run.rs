@@ -134,7 +134,7 @@ async fn run_recorded(
         record: &journal.record(),
     });
     let context = Context {
-        sandbox: told(&pod, &journal, &dir, &sandbox)?,
+        sandbox: told(&pod, &journal, (&dir, &data.join("files")), &sandbox)?,
         task: sandbox.shim.task(),
         announce_at: (!sandbox.api).then(|| sandbox.shim.address().to_owned()),
         engine: engine.clone(),
@@ -184,11 +184,11 @@ fn make_netns_and_cgroup(pod: &Pod, record: &Record) -> Result<(), Error> {
 }
 
 /// What the specs say of the sandbox: with a pause container, files and /dev/shm are the
-/// engine's to make.
+/// engine's to make. Containers may write to the files: they are on a disk, not on /run.
 fn told(
     pod: &Pod,
     journal: &Journal,
-    dir: &Path,
+    (dir, files): (&Path, &Path),
     sandbox: &Sandbox,
 ) -> Result<spec::Sandbox, Error> {
     let shm = if sandbox.api || pod.host_ipc {
@@ -201,7 +201,7 @@ fn told(
         id: record.id,
         pid: sandbox.pid,
         cgroup: record.cgroup.unwrap_or_default(),
-        files: files::write(pod, &dir.join("files"), sandbox.api)?,
+        files: files::write(pod, files, sandbox.api)?,
         shm,
     })
 }

@@ -18,7 +18,7 @@ use super::policy::Facts;
 use super::{Pod, lock, spec};
 use crate::cri::{Mode, SandboxConfig};
 use crate::failure::Failure;
-use crate::sandbox_files;
+use crate::sandbox_files::SandboxFiles;
 
 /// What containerd's CRI sets in every pod with a network of its own, unless the pod does
 /// (contract 16).
@@ -176,8 +176,15 @@ fn join_network(pod: &Pod, new: &NewSandbox) {
 }
 
 fn write_files(pod: &Pod, config: &SandboxConfig) -> Result<(), Failure> {
-    let dir = pod.store.dir();
-    let files = sandbox_files::write(dir, config).map_err(|error| {
+    let dir = pod.store.dir().join("files");
+    let write = || {
+        let files = SandboxFiles::of(config)?;
+        // On record first: what is mounted before a crash of this shim must be found.
+        pod.record(|record| record.mounts.push(dir.clone()));
+        files.mount_at(&dir)?;
+        files.write(&dir)
+    };
+    let files = write().map_err(|error| {
         let dir = dir.display();
         Failure::internal(format!("cannot write the pod's files to {dir}: {error}"))
     })?;
