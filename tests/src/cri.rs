@@ -10,11 +10,11 @@ use k8s_cri::v1::{
     ContainerConfig, ContainerMetadata, ContainerState, ContainerStatsRequest, ContainerStatus,
     ContainerStatusRequest, CreateContainerRequest, DnsConfig, ExecSyncRequest, ImageSpec,
     LinuxContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext,
-    LinuxPodSandboxConfig, LinuxPodSandboxStats, LinuxSandboxSecurityContext, NamespaceMode,
-    NamespaceOption, PodSandboxConfig, PodSandboxMetadata, PodSandboxState, PodSandboxStatsRequest,
-    PodSandboxStatus, PodSandboxStatusRequest, RemoveContainerRequest, RemovePodSandboxRequest,
-    RunPodSandboxRequest, StartContainerRequest, StopContainerRequest, StopPodSandboxRequest,
-    UpdateContainerResourcesRequest,
+    LinuxPodSandboxConfig, LinuxPodSandboxStats, LinuxSandboxSecurityContext,
+    ListPodSandboxRequest, NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata,
+    PodSandboxState, PodSandboxStatsRequest, PodSandboxStatus, PodSandboxStatusRequest,
+    RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest,
+    StopContainerRequest, StopPodSandboxRequest, UpdateContainerResourcesRequest,
 };
 use nix::unistd::Pid;
 use std::cell::RefCell;
@@ -193,12 +193,57 @@ impl<'a> PodBuilder<'a> {
     /// What `RunPodSandbox` answers.
     #[track_caller]
     pub fn try_run(self) -> Result<Pod<'a>, Status> {
-        let cgroup = self.config.linux.as_ref().map(|linux| &linux.cgroup_parent);
-        let cgroup = cgroup.cloned().unwrap_or_default();
+        let cgroup = self.cgroup();
         if !cgroup.ends_with(".slice") {
             cgroup::make(&cgroup);
         }
         fs::create_dir_all(&self.config.log_directory).unwrap();
+        match self.ask() {
+            Ok(id) => Ok(self.pod(id)),
+            Err(error) => {
+                self.assert_nothing_is_left();
+                Err(error)
+            }
+        }
+    }
+
+    /// Asks for it, lets `recover` undo what was done to containerd meanwhile, and then finds, as
+    /// the kubelet does, what there is of it: nothing, which leaves nothing, or pods to be removed.
+    ///
+    /// # Panics
+    /// If containerd does not list its pods.
+    #[must_use]
+    pub fn run_while_it_fails(self, recover: impl FnOnce()) -> Vec<Pod<'a>> {
+        cgroup::make(&self.cgroup());
+        fs::create_dir_all(&self.config.log_directory).unwrap();
+        // Whether it was made is what the list says.
+        let _ = self.ask();
+        recover();
+        let request = ListPodSandboxRequest::default();
+        let listed = self
+            .cri
+            .call(async |mut client| client.list_pod_sandbox(request).await)
+            .unwrap();
+        let pods: Vec<_> = listed
+            .items
+            .into_iter()
+            .filter(|pod| pod.metadata.as_ref().is_some_and(|it| it.name == self.name))
+            .map(|pod| self.pod(pod.id))
+            .collect();
+        if pods.is_empty() {
+            self.assert_nothing_is_left();
+        }
+        pods
+    }
+
+    fn cgroup(&self) -> String {
+        let linux = self.config.linux.as_ref();
+        linux
+            .map(|linux| linux.cgroup_parent.clone())
+            .unwrap_or_default()
+    }
+
+    fn ask(&self) -> Result<String, Status> {
         let request = RunPodSandboxRequest {
             config: Some(self.config.clone()),
             runtime_handler: self.handler.clone(),
@@ -206,21 +251,24 @@ impl<'a> PodBuilder<'a> {
         let answer = self
             .cri
             .call(async |mut client| client.run_pod_sandbox(request).await);
-        match answer {
-            Ok(answer) => Ok(Pod {
-                cri: self.cri,
-                id: answer.pod_sandbox_id,
-                config: self.config,
-                cgroup,
-                containers: RefCell::new(Vec::new()),
-            }),
-            Err(error) => {
-                cgroup::remove(&cgroup);
-                let socket = self.cri.containerd.socket();
-                residue::assert_none(&socket, "k8s.io", &[self.name]);
-                Err(error)
-            }
+        Ok(answer?.pod_sandbox_id)
+    }
+
+    fn pod(&self, id: String) -> Pod<'a> {
+        Pod {
+            cri: self.cri,
+            id,
+            config: self.config.clone(),
+            cgroup: self.cgroup(),
+            containers: RefCell::new(Vec::new()),
         }
+    }
+
+    #[track_caller]
+    fn assert_nothing_is_left(&self) {
+        cgroup::remove(&self.cgroup());
+        let socket = self.cri.containerd.socket();
+        residue::assert_none(&socket, "k8s.io", std::slice::from_ref(&self.name));
     }
 }
 

@@ -43,6 +43,7 @@ mod exec;
 mod inspect;
 mod io;
 mod kill;
+mod killed_at_any_moment;
 mod limits;
 mod nothing_grows;
 mod one_shim_per_pod;

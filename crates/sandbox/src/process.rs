@@ -165,6 +165,57 @@ pub fn reap_orphans(known: &dyn Fn(i32) -> bool) -> io::Result<usize> {
     }
 }
 
+/// Kills the children of this process that are in its session, unless they are `known`, and those
+/// that they leave to it, until there is none.
+///
+/// Whoever is on the way into a container is in this session until it is in the container's cgroup:
+/// so when the zygote is gone, these are all that can still make something.
+///
+/// # Errors
+/// What /proc or pidfd_send_signal(2) say, and `TimedOut` if they go on coming.
+pub fn end_strays(known: &dyn Fn(i32) -> bool) -> io::Result<()> {
+    /// A stray leaves at most those that it has forked, and these no more.
+    const ROUNDS: usize = 20;
+    let session: i32 = stat_field(my_pid(), 6)?;
+    for _ in 0..ROUNDS {
+        let strays: Vec<_> = children(my_pid())?
+            .into_iter()
+            .filter(|pid| !known(*pid))
+            .filter(|pid| stat_field(*pid, 6).is_ok_and(|its: i32| its == session))
+            .collect();
+        if strays.is_empty() {
+            return Ok(());
+        }
+        for pid in strays {
+            match Pidfd::open(pid) {
+                Ok(stray) => stray.kill()?,
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Err(io::ErrorKind::TimedOut.into())
+}
+
+/// Kills these processes as far as they are children of this one that are not `known`, and waits
+/// until they have ended.
+///
+/// # Errors
+/// What pidfd_send_signal(2) says.
+pub fn end_children_among(pids: &[i32], known: &dyn Fn(i32) -> bool) -> io::Result<()> {
+    let own = my_pid();
+    for pid in pids.iter().filter(|pid| !known(**pid)) {
+        let Ok(process) = Pidfd::open(*pid) else {
+            continue;
+        };
+        // Read after the pidfd is held: it is the parent of that very process.
+        if stat_field(*pid, 4).is_ok_and(|parent: i32| parent == own) {
+            process.kill()?;
+        }
+    }
+    Ok(())
+}
+
 /// The start time of a process, field 22 of `/proc/PID/stat`, clock ticks since boot.
 ///
 /// # Errors

@@ -304,7 +304,7 @@ fn session(leader: i32) -> impl Iterator<Item = i32> {
 }
 
 /// The processes of a pinned pid namespace; none if nothing is pinned there.
-fn in_pid_namespace(pin: &Path) -> impl Iterator<Item = i32> {
+pub(crate) fn in_pid_namespace(pin: &Path) -> impl Iterator<Item = i32> {
     let identity = |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
     let pinned = identity(pin);
     processes().filter(move |pid| {

@@ -13,10 +13,17 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// The number of open connections. Clones are the same count.
+/// The count of connections. Clones are the same count.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Connections {
-    open: watch::Sender<usize>,
+    count: watch::Sender<Count>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    open: usize,
+    /// Those that were ever made, or any number that changes with each.
+    made: u64,
 }
 
 /// An open connection.
@@ -29,7 +36,10 @@ pub(crate) struct Connection {
 impl Connections {
     /// Counts a connection until it is dropped.
     pub(crate) fn admit(&self, stream: UnixStream) -> Connection {
-        self.open.send_modify(|open| *open += 1);
+        self.count.send_modify(|count| {
+            count.open += 1;
+            count.made = count.made.wrapping_add(1);
+        });
         Connection {
             stream,
             connections: self.clone(),
@@ -38,8 +48,25 @@ impl Connections {
 
     /// Waits until none is open, or `limit` has passed; says whether none was.
     pub(crate) async fn closed(&self, limit: Duration) -> bool {
-        let mut open = self.open.subscribe();
-        timeout(limit, open.wait_for(|open| *open == 0))
+        timeout(limit, self.all_closed()).await.is_ok()
+    }
+
+    /// Waits until none is open.
+    pub(crate) async fn all_closed(&self) {
+        // The sender lives in `self`, so waiting cannot fail.
+        let _ = self
+            .count
+            .subscribe()
+            .wait_for(|count| count.open == 0)
+            .await;
+    }
+
+    /// Waits until one is made, also one that ends at once, or `limit` has passed; says whether one
+    /// was.
+    pub(crate) async fn made(&self, limit: Duration) -> bool {
+        let mut count = self.count.subscribe();
+        let before = count.borrow_and_update().made;
+        timeout(limit, count.wait_for(|count| count.made != before))
             .await
             .is_ok()
     }
@@ -47,7 +74,7 @@ impl Connections {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.connections.open.send_modify(|open| *open -= 1);
+        self.connections.count.send_modify(|count| count.open -= 1);
     }
 }
 
@@ -82,6 +109,20 @@ impl AsyncWrite for Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn one_that_ends_at_once_is_seen() {
+        let connections = Connections::default();
+        assert!(!connections.made(Duration::from_millis(20)).await);
+        let made = tokio::spawn({
+            let connections = connections.clone();
+            async move { connections.made(Duration::from_secs(10)).await }
+        });
+        tokio::task::yield_now().await;
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        drop(connections.admit(ours));
+        assert!(made.await.unwrap());
+    }
 
     #[tokio::test]
     async fn the_last_to_hang_up_is_waited_for() {

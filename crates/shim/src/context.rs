@@ -41,6 +41,8 @@ pub(crate) struct Services {
     pub(crate) dump: Box<dyn Fn() -> String + Send>,
     /// Whether nothing lives in the pod, so that the daemon may end.
     pub(crate) idle: Box<dyn Fn() -> bool + Send>,
+    /// Ends a pod that nobody can find any more and that runs nothing.
+    pub(crate) forsake: Box<dyn Fn() + Send>,
 }
 
 impl fmt::Debug for Services {

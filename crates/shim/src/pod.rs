@@ -34,7 +34,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use husk_sandbox::rootfs::Mount;
 use husk_scope::config::Config;
 use husk_scope::record as on_disk;
-use log::warn;
+use log::{info, warn};
 use oci_spec::runtime::Process as OciProcess;
 use tokio::sync::{OnceCell, oneshot};
 
@@ -125,11 +125,12 @@ pub(crate) fn services(context: Context) -> io::Result<Services> {
         new_sandbox: Mutex::default(),
         sharing: tokio::sync::Mutex::default(),
     });
-    let (dumped, idle) = (Arc::clone(&pod), Arc::clone(&pod));
+    let (dumped, idle, forsaken) = (Arc::clone(&pod), Arc::clone(&pod), Arc::clone(&pod));
     Ok(Services {
         map: service::map(pod),
         dump: Box::new(move || dumped.dump()),
         idle: Box::new(move || idle.is_idle()),
+        forsake: Box::new(move || forsaken.forsake()),
     })
 }
 
@@ -270,6 +271,25 @@ impl Pod {
     /// Whether nothing lives in the pod.
     fn is_idle(&self) -> bool {
         lock(&self.life).state.is_idle()
+    }
+
+    /// Ends the pod if nobody can find it any more; what runs, runs on.
+    ///
+    /// containerd knows its shims by their bundles, also after a restart, and removes a bundle when
+    /// it has deleted the container or has given up making it. It does so when the client dies
+    /// during Create, and is not told when that outlasts its patience.
+    fn forsake(self: &Arc<Self>) {
+        // The shim's own working directory is its first container's bundle, or the sandbox's.
+        let own_is_gone = std::env::current_dir().is_err();
+        let containers: Vec<_> = lock(&self.containers).values().cloned().collect();
+        let all_are_gone = || containers.iter().all(|found| !found.bundle.exists());
+        if own_is_gone && all_are_gone() {
+            info!(
+                "the bundles of pod {} are gone, and nobody is connected",
+                self.id
+            );
+            self.tell(Event::Forsaken);
+        }
     }
 
     /// The state, for the log (contract 48).

@@ -13,8 +13,7 @@ use nix::unistd::geteuid;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
 
@@ -44,9 +43,17 @@ const HANGING_UP: Duration = Duration::from_secs(2);
 /// connection that ends before the answer for a failure.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
-/// containerd connects as soon as it has read the address. A shim that nobody has found by then
-/// was started by a command that was killed before it could answer: it would never be stopped.
-const FIRST_CONNECTION: Duration = Duration::from_secs(60);
+/// containerd connects as soon as it has read the address, and stays connected. An empty shim that
+/// nobody is connected to for so long was started by a command that was killed before it could
+/// answer, or was left when its client died: it would never be stopped.
+const EMPTY_AND_ALONE: Duration = Duration::from_secs(60);
+
+/// How soon to look whether a shim that nobody is connected to can still be found. Time enough for
+/// whoever has just learned its address.
+const FIRST_LOOK: Duration = Duration::from_secs(3);
+
+/// How long to wait for the next look at most: containerd may be away for hours.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// How long to wait before accepting again after a failure.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -67,9 +74,8 @@ pub(crate) fn until_shutdown(daemon: Daemon, zygote: Zygote) -> Result<()> {
 
 async fn serve(daemon: Daemon, zygote: Zygote) -> Result<()> {
     let signals = Signals::new().context("listen for signals")?;
-    let (found, first) = oneshot::channel();
     let connections = Connections::default();
-    let peers = peers(daemon.listener, connections.clone(), found);
+    let peers = peers(daemon.listener, connections.clone());
     let listener = Listener::new(peers.context("listen on the socket")?);
     let socket = daemon.socket;
     let shutdown = Shutdown::new();
@@ -98,8 +104,8 @@ async fn serve(daemon: Daemon, zygote: Zygote) -> Result<()> {
     tokio::select! {
         () = shutdown.requested() => info!("shutdown"),
         () = signals.handle(&services, &shutdown) => {}
-        () = forgotten(first, FIRST_CONNECTION) => {
-            warn!("nobody has connected for {FIRST_CONNECTION:?}: the shim ends");
+        () = forgotten(&connections, &services, FIRST_LOOK, EMPTY_AND_ALONE) => {
+            warn!("nobody has been connected for {EMPTY_AND_ALONE:?}: the empty shim ends");
         }
     }
     if !publisher.flush(FLUSH).await {
@@ -119,8 +125,6 @@ async fn serve(daemon: Daemon, zygote: Zygote) -> Result<()> {
 struct Peers {
     listener: UnixListener,
     connections: Connections,
-    /// Tells of the first of them.
-    found: Option<oneshot::Sender<()>>,
     /// Runs after a failure, such as too many open files, which would only repeat itself.
     pause: Option<Pin<Box<Sleep>>>,
 }
@@ -128,13 +132,11 @@ struct Peers {
 fn peers(
     listener: std::os::unix::net::UnixListener,
     connections: Connections,
-    found: oneshot::Sender<()>,
 ) -> io::Result<Peers> {
     listener.set_nonblocking(true)?;
     Ok(Peers {
         listener: UnixListener::from_std(listener)?,
         connections,
-        found: Some(found),
         pause: None,
     })
 }
@@ -150,10 +152,6 @@ impl Stream for Peers {
             }
             match ready!(self.listener.poll_accept(cx)) {
                 Ok((stream, _)) if is_own(&stream) => {
-                    if let Some(found) = self.found.take() {
-                        // At the end of the daemon nobody cares any more.
-                        let _ = found.send(());
-                    }
                     return Poll::Ready(Some(Ok(self.connections.admit(stream))));
                 }
                 Ok(_) => {}
@@ -166,10 +164,25 @@ impl Stream for Peers {
     }
 }
 
-/// Ends if nobody connects in time; else never.
-async fn forgotten(first: oneshot::Receiver<()>, limit: Duration) {
-    if timeout(limit, first).await.is_ok() {
-        std::future::pending().await
+/// Looks, while nobody is connected, whether the pod can still be found. Ends when it is empty and
+/// nobody has been connected for `limit`.
+async fn forgotten(
+    connections: &Connections,
+    services: &Services,
+    first_look: Duration,
+    limit: Duration,
+) {
+    loop {
+        connections.all_closed().await;
+        let alone = Instant::now();
+        let mut pause = first_look;
+        while !connections.made(pause).await {
+            (services.forsake)();
+            if alone.elapsed() >= limit && (services.idle)() {
+                return;
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
     }
 }
 
@@ -229,40 +242,72 @@ impl Signals {
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixListener as StdListener;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
 
     /// Accepts what comes, as the server does.
-    fn accepting(path: &std::path::Path) -> oneshot::Receiver<()> {
-        let (found, first) = oneshot::channel();
+    fn accepting(path: &std::path::Path) -> Connections {
+        let connections = Connections::default();
         let listener = StdListener::bind(path).unwrap();
-        let mut peers = peers(listener, Connections::default(), found).unwrap();
+        let mut peers = peers(listener, connections.clone()).unwrap();
         tokio::spawn(async move {
             while std::future::poll_fn(|cx| Pin::new(&mut peers).poll_next(cx))
                 .await
                 .is_some()
             {}
         });
-        first
+        connections
     }
 
+    /// Services that count how often they are told that they may be forsaken.
+    fn services(idle: bool) -> (Services, Arc<AtomicUsize>) {
+        let looks = Arc::new(AtomicUsize::new(0));
+        let looked = Arc::clone(&looks);
+        let services = Services {
+            map: std::collections::HashMap::new(),
+            dump: Box::new(String::new),
+            idle: Box::new(move || idle),
+            forsake: Box::new(move || {
+                looked.fetch_add(1, Ordering::Relaxed);
+            }),
+        };
+        (services, looks)
+    }
+
+    const LOOK: Duration = Duration::from_millis(5);
+    const LIMIT: Duration = Duration::from_millis(30);
+
     #[tokio::test]
-    async fn a_shim_that_nobody_finds_ends() {
+    async fn an_empty_shim_that_nobody_finds_ends() {
         let directory = tempfile::tempdir().unwrap();
-        let first = accepting(&directory.path().join("s"));
-        forgotten(first, Duration::from_millis(20)).await;
+        let connections = accepting(&directory.path().join("s"));
+        let (services, looks) = services(true);
+        forgotten(&connections, &services, LOOK, LIMIT).await;
+        assert!(looks.load(Ordering::Relaxed) > 1);
     }
 
     #[tokio::test]
-    async fn a_shim_that_was_found_does_not_end_by_itself() {
+    async fn a_shim_with_a_pod_does_not_end_for_want_of_company() {
+        let directory = tempfile::tempdir().unwrap();
+        let connections = accepting(&directory.path().join("s"));
+        let (services, looks) = services(false);
+        let ended = timeout(LIMIT * 5, forgotten(&connections, &services, LOOK, LIMIT));
+        assert!(ended.await.is_err());
+        assert!(looks.load(Ordering::Relaxed) > 1);
+    }
+
+    #[tokio::test]
+    async fn a_shim_that_someone_is_connected_to_is_let_be() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
-        let first = accepting(&path);
-        drop(UnixStream::connect(&path).await.unwrap());
-        let ended = timeout(
-            Duration::from_millis(100),
-            forgotten(first, Duration::from_millis(20)),
-        );
+        let connections = accepting(&path);
+        let (services, looks) = services(true);
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let _connection = connections.admit(ours);
+        let ended = timeout(LIMIT * 5, forgotten(&connections, &services, LOOK, LIMIT));
         assert!(ended.await.is_err());
+        assert_eq!(looks.load(Ordering::Relaxed), 0);
     }
 }

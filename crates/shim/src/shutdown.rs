@@ -21,7 +21,7 @@ impl Shutdown {
     /// Ends the daemon once running requests are answered; further calls change nothing.
     ///
     /// Only Shutdown and ShutdownSandbox may call it, once nothing lives in the pod (contract 24
-    /// and 46), and a SIGTERM under the same condition.
+    /// and 46), a SIGTERM under the same condition, and a pod that nobody can find any more.
     pub(crate) fn request(&self) {
         self.requested.send_replace(true);
     }

@@ -64,6 +64,27 @@ impl Children {
         self.reap_orphans();
     }
 
+    /// Ends those whom the dead zygote left at work. Blocks until they have ended.
+    ///
+    /// # Errors
+    /// See [`process::end_strays`].
+    pub(super) fn end_strays(&self) -> io::Result<()> {
+        process::end_strays(&|pid| self.is_watched(pid))
+    }
+
+    /// Ends those of these processes that are children whom nobody watches. Blocks until they have
+    /// ended.
+    ///
+    /// # Errors
+    /// See [`process::end_children_among`].
+    pub(super) fn end_unwatched(&self, pids: &[i32]) -> io::Result<()> {
+        process::end_children_among(pids, &|pid| self.is_watched(pid))
+    }
+
+    fn is_watched(&self, pid: i32) -> bool {
+        lock(&self.inner).watched.contains(&pid)
+    }
+
     fn reap_orphans(&self) {
         let inner = lock(&self.inner);
         if inner.jobs > 0 {

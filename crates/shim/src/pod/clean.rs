@@ -58,7 +58,7 @@ async fn container(container: &Container) -> Result<(), Failure> {
     remove_dir(&container.dir).map_err(failed(format!("remove {}", container.dir.display())))
 }
 
-/// Undoes a create that failed. The zygote has undone its own part.
+/// Undoes a create that failed. The zygote has undone its own part, unless it is gone.
 pub(super) async fn failed_create(pod: &Arc<Pod>, container: &Arc<Container>) {
     container.init.io.abort().await;
     if let Some(pidfd) = container.init.pidfd() {
@@ -66,11 +66,34 @@ pub(super) async fn failed_create(pod: &Arc<Pod>, container: &Arc<Container>) {
         let _ = pidfd.signal(9);
         let _ = super::watch::ended(pidfd).await;
         pod.children.release(pidfd.pid);
+    } else if pod.jobs.are_broken()
+        && let Err(error) = end_orphans(pod, container).await
+    {
+        log::warn!("a create that the zygote did not end leaves something behind: {error}");
     }
     if let Err(error) = self::container(container).await {
         log::warn!("a failed create leaves something behind: {error}");
     }
     lock(&pod.containers).remove(&container.id);
+}
+
+/// Ends an init that the dead zygote has made and that nobody knows, and removes the cgroup by which
+/// it is found. What else is in the cgroup is another container's, whose name was asked for twice.
+async fn end_orphans(pod: &Arc<Pod>, container: &Container) -> Result<(), Failure> {
+    let known = container.known.get();
+    let Some(cgroup) = known.and_then(|known| known.named_cgroup.clone()) else {
+        return Ok(());
+    };
+    let children = Arc::clone(&pod.children);
+    blocking(move || {
+        // One that is not there yet has none.
+        let pids = cgroup.pids().unwrap_or_default();
+        if let Err(error) = children.end_unwatched(&pids) {
+            log::warn!("an orphan stays: {error}");
+        }
+        cgroup.remove()
+    })
+    .await
 }
 
 /// Removes a directory and what is in it; gone already is no error.

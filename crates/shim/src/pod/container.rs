@@ -49,6 +49,8 @@ pub(crate) struct Known {
     pub(crate) rootfs: PathBuf,
     pub(crate) cgroups_path: String,
     pub(crate) driver: Driver,
+    /// Where its cgroup will be, if that can be told.
+    pub(crate) named_cgroup: Option<Cgroup>,
     pub(crate) seccomp: Option<LinuxSeccomp>,
     /// Where its /dev/shm is bound from, if it is.
     pub(crate) shm: Option<PathBuf>,

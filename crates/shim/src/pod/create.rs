@@ -82,7 +82,7 @@ async fn try_make(pod: &Arc<Pod>, container: &Arc<Container>) -> Result<Made, Fa
         driver: known.driver,
         loopback,
     };
-    let named = Cgroup::named(known.driver, Some(&known.cgroups_path), &container.id).ok();
+    let named = known.named_cgroup.clone();
     // Kept from here on, so that a failure is undone with it.
     let _ = container.known.set(known);
     let done = pod.jobs.run(Job::Create(job)).await?;
@@ -212,12 +212,14 @@ fn assigned_by_annotation(bundle: &Bundle, requested: &Scopes) -> Vec<Assignment
 
 fn known(pod: &Pod, container: &Container, bundle: &Bundle, plan: Plan) -> Known {
     let cgroups_path = bundle.cgroups_path();
+    let driver = pod.driver(&cgroups_path);
     let linux = bundle.spec.linux().as_ref();
     Known {
         name: bundle.name(&container.id),
         plan,
         rootfs: bundle.rootfs(!container.mounts.is_empty()),
-        driver: pod.driver(&cgroups_path),
+        named_cgroup: Cgroup::named(driver, Some(&cgroups_path), &container.id).ok(),
+        driver,
         cgroups_path,
         seccomp: linux.and_then(|linux| linux.seccomp().clone()),
         shm: None,
@@ -249,7 +251,11 @@ fn record(pod: &Pod, container: &Container, bundle: &Bundle, known: &Known) {
             status: Status::Creating,
             init: None,
             execs: BTreeMap::new(),
-            cgroups: BTreeMap::new(),
+            cgroups: known
+                .named_cgroup
+                .as_ref()
+                .map(Cgroup::paths)
+                .unwrap_or_default(),
             cgroups_path: known.cgroups_path.clone(),
             plan: known.plan.clone(),
             exit: None,

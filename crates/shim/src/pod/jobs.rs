@@ -11,6 +11,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
 use super::children::Children;
+use super::clean::in_background;
 use super::lock;
 use super::ready::readable;
 use crate::failure::Failure;
@@ -85,12 +86,12 @@ impl Jobs {
         loop {
             let mut ready = match self.zygote.readable().await {
                 Ok(ready) => ready,
-                Err(error) => return self.give_up(&error),
+                Err(error) => return self.give_up(&error).await,
             };
             match self.zygote.get_ref().0.receive() {
                 Ok(Some((id, result))) => self.finish(id, result),
                 Ok(None) => ready.clear_ready(),
-                Err(error) => return self.give_up(&error),
+                Err(error) => return self.give_up(&error).await,
             }
         }
     }
@@ -106,21 +107,34 @@ impl Jobs {
         }
     }
 
-    fn give_up(&self, error: &dyn std::error::Error) {
-        if lock(&self.inner).broken.is_some() {
-            return;
-        }
-        error!("no process can be made in this pod any more: {error}");
+    /// Fails the jobs under way, once nobody is left who could go on with one.
+    async fn give_up(&self, error: &(dyn std::error::Error + Sync)) {
         let failure = Failure::internal(format!(
             "the zygote, which makes this pod's processes, is gone: {error}; delete the pod and \
              make it anew"
         ));
-        let mut inner = lock(&self.inner);
-        inner.broken = Some(failure.clone());
-        for (_, sender) in inner.waiting.drain() {
+        if lock(&self.inner).broken.replace(failure.clone()).is_some() {
+            return;
+        }
+        error!("no process can be made in this pod any more: {error}");
+        let children = Arc::clone(&self.children);
+        let ended = in_background(move || children.end_strays()).await;
+        if let Err(error) = ended {
+            warn!("processes of the dead zygote stay: {error}");
+        }
+        // As long as it is a zombie that is spoken for, no orphan that ends later is reaped, and a
+        // pid namespace with an unreaped process in it does not end.
+        self.children.release(self.zygote.get_ref().0.process().pid);
+        let waiting = std::mem::take(&mut lock(&self.inner).waiting);
+        for sender in waiting.into_values() {
             self.children.end_job(None);
             drop(sender.send(Err(failure.clone())));
         }
+    }
+
+    /// Whether the zygote is gone: then nobody undoes a job that failed.
+    pub(crate) fn are_broken(&self) -> bool {
+        lock(&self.inner).broken.is_some()
     }
 
     /// Ends the zygote and reaps it, so that no zombie is left to whoever adopts it.

@@ -12,10 +12,12 @@ use husk_sandbox::rootfs::unmount_all;
 use husk_sandbox::zygote::Namespaces;
 use husk_scope::record::{Namespace, Process};
 use husk_scope::{Kind, Scope, Scopes};
+use nix::libc::SIGKILL;
 
 use super::clean::{in_background, remove_dir};
 use super::policy::Facts;
 use super::{Pod, lock, spec};
+use crate::cleanup::in_pid_namespace;
 use crate::cri::{Mode, SandboxConfig};
 use crate::failure::Failure;
 use crate::sandbox_files::SandboxFiles;
@@ -242,9 +244,8 @@ impl Pod {
     /// cannot be unpinned stays on it.
     pub(super) async fn forget_namespaces(&self, namespaces: &[Namespace]) {
         for namespace in namespaces {
-            let holder = self.holder_of(namespace);
-            if let Some(holder) = holder {
-                kill(holder);
+            if namespace.kind == Kind::Pid && namespace.pinned {
+                self.end_holder(namespace).await;
                 self.remove_holders_cgroup(namespace).await;
             }
             if namespace.pinned
@@ -256,6 +257,26 @@ impl Pod {
             let is =
                 |found: &Namespace| found.kind == namespace.kind && found.scope == namespace.scope;
             self.record(|record| record.namespaces.retain(|found| !is(found)));
+        }
+    }
+
+    /// Ends the holder, also one that was made just before it could be put on record.
+    async fn end_holder(&self, namespace: &Namespace) {
+        match self.holder_of(namespace) {
+            Some(holder) => kill(holder),
+            None => {
+                let pin = namespace.path.clone();
+                let ended = in_background(move || {
+                    for pid in in_pid_namespace(&pin) {
+                        // One that has ended by now is what was wanted.
+                        let _ = Pidfd::open(pid).and_then(|process| process.signal(SIGKILL));
+                    }
+                    Ok(())
+                });
+                if let Err(error) = ended.await {
+                    log::warn!("a holder may live on: {error}");
+                }
+            }
         }
     }
 
@@ -314,7 +335,7 @@ fn kill(holder: Process) {
     if start_time(holder.pid).is_ok_and(|start| start == holder.start_time)
         && let Ok(pidfd) = Pidfd::open(holder.pid)
     {
-        let _ = pidfd.signal(9);
+        let _ = pidfd.signal(SIGKILL);
     }
 }
 

@@ -28,6 +28,9 @@ use crate::failure::Failure;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Token(pub(crate) u64);
 
+/// Stands for no caller: the pod itself wants it, and the answer goes nowhere.
+pub(crate) const NOBODY: Token = Token(0);
+
 /// A container's init, or an exec.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ProcessId {
@@ -76,6 +79,8 @@ pub(crate) struct Exit {
 pub(crate) enum Event {
     /// Someone asks for something.
     Request(Token, Request),
+    /// Nobody who knows this shim is left, nor can find it any more.
+    Forsaken,
     /// Who waited for an end no longer does; other requests are answered all the same.
     Left(Token),
     /// The outcome of [`Effect::Make`].
@@ -337,6 +342,10 @@ pub(crate) struct SandboxView {
 pub(crate) struct State {
     containers: BTreeMap<String, Container>,
     sandbox: Sandbox,
+    /// Whether the shim ends as soon as the pod is empty.
+    leaving: bool,
+    /// Whether the shim ends, so that nothing may begin any more.
+    ended: bool,
 }
 
 /// The effects of one step.
@@ -349,6 +358,7 @@ impl State {
         let out = &mut effects;
         match event {
             Event::Request(token, request) => self.request(token, request, out),
+            Event::Forsaken => self.forsaken(out),
             Event::Left(token) => {
                 self.forget_waiter(token);
                 self.sandbox.forget_waiter(token);
@@ -365,6 +375,9 @@ impl State {
             Event::SandboxUndone(result, at_ms) => self.sandbox_undone(result, at_ms, out),
         }
         self.settle_sandbox(out);
+        if self.leaving && self.is_idle() {
+            self.exit(vec![NOBODY], out);
+        }
         effects
     }
 
@@ -417,11 +430,38 @@ impl State {
 
     /// `Shutdown` comes after every task's delete; it is ignored while the pod lives (contract 24).
     fn shutdown(&mut self, token: Token, out: &mut Effects) -> Result<(), Failure> {
-        out.push(if self.is_idle() {
-            Effect::Exit(vec![token])
+        if self.is_idle() {
+            self.exit(vec![token], out);
         } else {
-            Effect::Reply(token, Ok(Reply::Done))
-        });
+            out.push(Effect::Reply(token, Ok(Reply::Done)));
+        }
         Ok(())
+    }
+
+    fn exit(&mut self, callers: Vec<Token>, out: &mut Effects) {
+        self.leaving = false;
+        self.ended = true;
+        out.push(Effect::Exit(callers));
+    }
+
+    /// Whether anything may begin: a request that its client gave up may come after the Shutdown
+    /// that the client sent next.
+    fn admits(&self) -> Result<(), Failure> {
+        if self.ended || self.leaving {
+            return Err(Failure::precondition("the pod is gone: its shim ends"));
+        }
+        Ok(())
+    }
+
+    /// Ends a pod that nobody can ask for any more, unless a program of it runs: a container that
+    /// was made for a client which died before it could start it, a sandbox without containers.
+    fn forsaken(&mut self, out: &mut Effects) {
+        if self.ended || !self.give_up_containers(out) {
+            return;
+        }
+        self.leaving = true;
+        if !self.sandbox.is_absent() {
+            self.remove_with_sandbox(NOBODY, out);
+        }
     }
 }

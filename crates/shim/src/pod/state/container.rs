@@ -145,6 +145,11 @@ impl Container {
         self.init.lives()
     }
 
+    /// Whether its program was let run, and has not ended.
+    pub(super) fn has_started(&self) -> bool {
+        self.ending.is_some() || matches!(self.init.life, Life::Starting | Life::Running)
+    }
+
     pub(super) fn views(&self, id: &str) -> Vec<(ProcessId, View)> {
         let init = (ProcessId::init(id), self.init.view(self.freezer));
         let execs = self.execs.iter().map(|(exec, process)| {

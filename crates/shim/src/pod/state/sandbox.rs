@@ -108,6 +108,7 @@ impl State {
         token: Token,
         out: &mut Effects,
     ) -> Result<(), Failure> {
+        self.admits()?;
         if !self.sandbox.is_absent() || !self.containers.is_empty() {
             return Err(Failure::already_exists("this shim has a sandbox already"));
         }
@@ -279,17 +280,22 @@ impl State {
                 "this shim's containers were not made in a sandbox of the Sandbox API",
             ));
         }
+        self.remove_with_sandbox(token, out);
+        Ok(())
+    }
+
+    /// Begins to stop the sandbox, to forget its containers, and to exit.
+    pub(super) fn remove_with_sandbox(&mut self, token: Token, out: &mut Effects) {
         self.sandbox.removers.push(token);
         if matches!(self.sandbox.life, SandboxLife::Created | SandboxLife::Ready) {
             self.begin_stop(out);
         }
-        Ok(())
     }
 
     fn remove_sandbox(&mut self, out: &mut Effects) {
         self.sandbox.life = SandboxLife::Absent;
         let removers = std::mem::take(&mut self.sandbox.removers);
-        out.push(Effect::Exit(removers));
+        self.exit(removers, out);
     }
 
     pub(super) fn sandbox_not_removed(&mut self, failure: &Failure, out: &mut Effects) {

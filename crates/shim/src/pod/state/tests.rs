@@ -21,6 +21,8 @@ enum Move {
     End(Index),
     OutOfMemory(Index),
     HolderEnds,
+    /// Nobody is left who knows the shim.
+    Forsaken,
     /// A caller stops waiting for its answer.
     Leave(Index),
 }
@@ -90,6 +92,7 @@ fn moves() -> impl Strategy<Value = Move> {
         4 => any::<Index>().prop_map(Move::End),
         1 => any::<Index>().prop_map(Move::OutOfMemory),
         1 => Just(Move::HolderEnds),
+        1 => Just(Move::Forsaken),
         1 => any::<Index>().prop_map(Move::Leave),
     ]
 }
@@ -160,6 +163,11 @@ impl World {
         if matches!(request, Request::StopSandbox | Request::ShutdownSandbox) {
             self.stopping = true;
         }
+        if let Request::Delete(process) = &request
+            && self.is_being_made(process)
+        {
+            self.may_be_killed.insert(process.container.clone());
+        }
         self.step(Event::Request(token, request));
         token
     }
@@ -207,7 +215,40 @@ impl World {
         }
     }
 
+    fn is_being_made(&self, process: &ProcessId) -> bool {
+        let views = self.state.processes(&process.container);
+        views
+            .iter()
+            .any(|(id, view)| id == process && view.status == Status::Creating)
+    }
+
+    /// What runs must not notice; everything else is to go.
+    fn forsake(&mut self) {
+        let before = format!("{:?}", self.state);
+        let ids: Vec<_> = self.state.containers().map(str::to_owned).collect();
+        let runs = |id: &String| {
+            let life = self
+                .state
+                .processes(id)
+                .first()
+                .map(|(_, view)| view.status);
+            self.told(id, |event| matches!(event, Published::Started { .. }))
+                && !matches!(life, Some(Status::Stopped) | None)
+        };
+        if ids.iter().any(runs) {
+            self.step(Event::Forsaken);
+            assert_eq!(before, format!("{:?}", self.state));
+            return;
+        }
+        self.stopping = true;
+        self.may_be_killed.extend(ids);
+        self.step(Event::Forsaken);
+    }
+
     fn answer(&mut self, token: Token) {
+        if token == NOBODY {
+            return;
+        }
         assert!(self.asked.contains(&token), "{token:?} was never asked");
         assert!(self.answered.insert(token), "{token:?} answered twice");
     }
@@ -364,6 +405,7 @@ impl World {
                     self.step(Event::Left(token));
                 }
             }
+            Move::Forsaken => self.forsake(),
             Move::HolderEnds => {
                 self.stopping = true;
                 self.step(Event::HolderExited(Exit {
@@ -570,6 +612,67 @@ fn an_early_exit_is_told_after_start() {
     );
 }
 
+/// containerd gives a create up by deleting what it does not know to be made.
+#[test]
+fn deleting_what_is_being_made_waits_and_deletes() {
+    let mut state = State::default();
+    let init = ProcessId::init("a");
+    ask(&mut state, 1, Request::Create("a".into()));
+    assert_eq!(ask(&mut state, 2, Request::Delete(init.clone())), []);
+    let effects = state.step(Event::Made(init.clone(), Ok(MADE)));
+    assert!(effects.contains(&Effect::KillRest("a".into())));
+    let effects = state.step(Event::Exited(init.clone(), EXIT));
+    assert!(effects.contains(&Effect::Clean(init.clone())));
+    let effects = state.step(Event::Cleaned(init, Ok(())));
+    assert!(matches!(replies(&effects).as_slice(), [(Token(2), Ok(_))]));
+    assert!(state.is_idle());
+}
+
+#[test]
+fn deleting_what_cannot_be_made_succeeds() {
+    let mut state = State::default();
+    let init = ProcessId::init("a");
+    ask(&mut state, 1, Request::Create("a".into()));
+    ask(&mut state, 2, Request::Delete(init.clone()));
+    let effects = state.step(Event::Made(init, Err(Failure::internal("no"))));
+    assert!(matches!(
+        replies(&effects).as_slice(),
+        [(Token(1), Err(_)), (Token(2), Ok(_))]
+    ));
+}
+
+#[test]
+fn a_forsaken_container_that_was_not_started_is_deleted_and_the_shim_exits() {
+    let mut state = created("a");
+    let init = ProcessId::init("a");
+    state.step(Event::Forsaken);
+    state.step(Event::Exited(init.clone(), EXIT));
+    let effects = state.step(Event::Cleaned(init, Ok(())));
+    assert_eq!(effects.last(), Some(&Effect::Exit(vec![NOBODY])));
+    assert_eq!(
+        refused(&mut state, Request::Create("b".into())),
+        FailureKind::FailedPrecondition
+    );
+}
+
+#[test]
+fn a_forsaken_container_that_runs_runs_on() {
+    let mut state = running("a");
+    assert_eq!(state.step(Event::Forsaken), []);
+    ask(&mut state, 9, Request::Create("b".into()));
+    assert_eq!(state.step(Event::Forsaken), []);
+}
+
+#[test]
+fn a_forsaken_sandbox_is_removed() {
+    let mut state = State::default();
+    ask(&mut state, 1, Request::CreateSandbox);
+    state.step(Event::SandboxMade(Ok(0)));
+    assert!(state.step(Event::Forsaken).contains(&Effect::UndoSandbox));
+    let effects = state.step(Event::SandboxUndone(Ok(()), 5));
+    assert_eq!(effects.last(), Some(&Effect::Exit(vec![NOBODY])));
+}
+
 /// Contract 35; and with a shared pid namespace the exec is killed, in the container's own cgroup.
 #[test]
 fn inits_exit_waits_for_its_execs() {
@@ -678,10 +781,6 @@ fn of_two_creates_of_one_id_the_first_wins() {
     assert_eq!(
         refused(&mut state, Request::Create("a".into())),
         FailureKind::AlreadyExists
-    );
-    assert_eq!(
-        refused(&mut state, Request::Delete(ProcessId::init("a"))),
-        FailureKind::FailedPrecondition
     );
     let effects = state.step(Event::Made(ProcessId::init("a"), Ok(MADE)));
     assert_eq!(replies(&effects), [(Token(1), Ok(Reply::Pid(42)))]);

@@ -13,6 +13,7 @@ impl State {
         id: String,
         out: &mut Effects,
     ) -> Result<(), Failure> {
+        self.admits()?;
         self.sandbox.admits_containers()?;
         if self.containers.contains_key(&id) {
             return Err(Failure::already_exists(format!(
@@ -120,12 +121,13 @@ impl State {
     }
 
     fn init_made(&mut self, id: &ProcessId, made: Made, out: &mut Effects) {
-        let doomed = self.sandbox.is_stopping();
+        let stopping = self.sandbox.is_stopping();
         let Ok(container) = self.container(&id.container) else {
             return;
         };
         container.shares_pids = made.shares_pids;
         let init = &mut container.init;
+        let doomed = stopping || !init.deleters.is_empty();
         init.life = Life::Created;
         init.pid = made.pid;
         out.push(Effect::Save);

@@ -1,5 +1,5 @@
 //! How processes end, and how they are deleted.
-use super::super::{Effect, Effects, Exit, ProcessId, Published, State, Token};
+use super::super::{Effect, Effects, Exit, NOBODY, ProcessId, Published, State, Token};
 use super::{Life, kill_init};
 use crate::failure::Failure;
 
@@ -59,6 +59,11 @@ impl State {
     ) -> Result<(), Failure> {
         let process = self.process(id)?;
         match process.life {
+            // containerd gives a create up by asking for this. Whoever asks waits for its end.
+            Life::Making if id.exec.is_none() => {
+                process.deleters.push(token);
+                Ok(())
+            }
             Life::Making | Life::Starting | Life::Running => Err(Failure::precondition(format!(
                 "{id} cannot be deleted while it runs: kill it first"
             ))),
@@ -81,6 +86,20 @@ impl State {
                 Ok(())
             }
         }
+    }
+
+    /// Deletes every container that was not started, one that is being made once it is made. Says
+    /// whether there were no others.
+    pub(in crate::pod::state) fn give_up_containers(&mut self, out: &mut Effects) -> bool {
+        if self.containers.values().any(|found| found.has_started()) {
+            return false;
+        }
+        let ids: Vec<_> = self.containers.keys().cloned().collect();
+        for id in ids {
+            // None of them runs, so none is refused.
+            let _ = self.delete(NOBODY, &ProcessId::init(&id), out);
+        }
+        true
     }
 
     pub(in crate::pod::state) fn cleaned(
