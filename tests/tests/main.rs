@@ -40,6 +40,7 @@ mod cve_2025_31133;
 mod delete_is_idempotent;
 mod events_order;
 mod exec;
+mod hostile_plugins;
 mod inspect;
 mod io;
 mod kill;

@@ -117,6 +117,40 @@ impl fmt::Display for Edit {
     }
 }
 
+impl Edit {
+    /// The words of it that the plugin chose, which the container then keeps.
+    pub(crate) fn words(&self) -> Vec<&str> {
+        match self {
+            Self::AddMount {
+                source,
+                destination,
+                kind,
+                options,
+            } => {
+                let options = options.iter().map(String::as_str);
+                options
+                    .chain([source, destination, kind].map(String::as_str))
+                    .collect()
+            }
+            Self::SetEnv { name, value } | Self::SetSysctl { name, value } => vec![name, value],
+            Self::CgroupValue { file, value } => vec![file, value],
+            Self::SetAnnotation { key, value } => vec![key, value],
+            Self::RemoveEnv { name }
+            | Self::SetRlimit { name, .. }
+            | Self::DropCapability { name }
+            | Self::SeccompProfile { name } => vec![name],
+            Self::RemoveMount { destination } => vec![destination],
+            Self::MaskPath { path } | Self::ReadOnlyPath { path } => vec![path],
+            Self::NoNewPrivileges
+            | Self::MemoryLimit { .. }
+            | Self::CpuLimit { .. }
+            | Self::PidsLimit { .. }
+            | Self::OomScoreAdj { .. }
+            | Self::DelegateCgroup => Vec::new(),
+        }
+    }
+}
+
 /// Why an edit makes no sense.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{edit}: {problem}")]

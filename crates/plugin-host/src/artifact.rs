@@ -19,7 +19,11 @@ use crate::engine::Host;
 pub const DIR: &str = "/var/cache/husk";
 
 /// What the key of an entry says about the engine: code of another one is refused when loaded.
-const BUILD: &str = concat!("husk-", env!("CARGO_PKG_VERSION"), "-wasmtime-48.0.8-epoch");
+const BUILD: &str = concat!(
+    "husk-",
+    env!("CARGO_PKG_VERSION"),
+    "-wasmtime-48.0.8-epoch-bounded"
+);
 
 /// The largest component that is read, in bytes: SpiderMonkey's is 12 MB, Python's 18 MB.
 const COMPONENT: u64 = 256 * 1024 * 1024;
@@ -165,13 +169,16 @@ fn read_in_parts(
 /// Compiles a component to what [`Cache::store`] keeps.
 ///
 /// # Errors
-/// It is not a component, or does not compile.
+/// It is not a component, does not compile, uses what plugins may not use of WebAssembly, or has more
+/// parts than a host should have to keep.
 #[cfg(feature = "compile")]
 pub fn compile(path: &Path, component: &[u8]) -> Result<Vec<u8>, ArtifactError> {
-    let problem = |error: wasmtime::Error| ArtifactError::Compile {
+    let refused = |problem: String| ArtifactError::Compile {
         path: path.to_owned(),
-        problem: format!("{error:#}"),
+        problem: crate::guest_log::escape(&problem),
     };
+    let problem = |error: wasmtime::Error| refused(format!("{error:#}"));
+    crate::admission::admit(component).map_err(refused)?;
     let engine = wasmtime::Engine::new(&crate::engine::config()).map_err(problem)?;
     engine.precompile_component(component).map_err(problem)
 }

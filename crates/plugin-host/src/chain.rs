@@ -98,6 +98,20 @@ pub struct Outcome<T> {
     pub decisions: Vec<Decision>,
     /// What they logged: plugin, level, line.
     pub log: Vec<(String, Level, String)>,
+    /// The most that one of them held, in bytes: see [`crate::plugin::Reply::held`].
+    pub held: usize,
+}
+
+impl Outcome<()> {
+    /// Nobody has been asked yet.
+    fn begun() -> Self {
+        Self {
+            result: Ok(()),
+            decisions: Vec::new(),
+            log: Vec::new(),
+            held: 0,
+        }
+    }
 }
 
 impl<T> Outcome<T> {
@@ -106,6 +120,7 @@ impl<T> Outcome<T> {
             result: self.result.map(change),
             decisions: self.decisions,
             log: self.log,
+            held: self.held,
         }
     }
 }
@@ -122,11 +137,7 @@ impl Chain {
     #[must_use]
     pub fn of(loaded: Vec<(config::Plugin, Result<Plugin, String>)>) -> Outcome<Self> {
         let mut plugins = Vec::with_capacity(loaded.len());
-        let mut outcome = Outcome {
-            result: Ok(()),
-            decisions: Vec::new(),
-            log: Vec::new(),
-        };
+        let mut outcome = Outcome::begun();
         for (config, loaded) in loaded {
             let problem = match loaded {
                 Ok(plugin) => {
@@ -217,11 +228,7 @@ impl Chain {
     #[must_use]
     pub fn container_creating(&self, pod: &Arc<Pod>, container: &Container) -> Outcome<SharedSpec> {
         let mut current = container.clone();
-        let mut outcome = Outcome {
-            result: Ok(()),
-            decisions: Vec::new(),
-            log: Vec::new(),
-        };
+        let mut outcome = Outcome::begun();
         for plugin in &self.plugins {
             let mut edited = None;
             let question = Question::ContainerCreating(&current);
@@ -264,11 +271,7 @@ impl Chain {
         question: &Question<'_>,
         mut take: impl FnMut(&Plugin, Answer) -> Result<(), Denied>,
     ) -> Outcome<()> {
-        let mut outcome = Outcome {
-            result: Ok(()),
-            decisions: Vec::new(),
-            log: Vec::new(),
-        };
+        let mut outcome = Outcome::begun();
         let mut hearers = self
             .plugins
             .iter()
@@ -299,6 +302,7 @@ impl Chain {
         let reply = plugin.ask(pod, question);
         let settings = &plugin.settings().config;
         let name = &settings.name;
+        outcome.held = outcome.held.max(reply.held);
         outcome.log.extend(
             reply
                 .log

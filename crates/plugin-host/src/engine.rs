@@ -3,7 +3,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use wasmtime::component::Linker;
-use wasmtime::{Config, Engine};
+use wasmtime::{Config, Engine, WasmFeatures};
 
 use crate::bindings;
 use crate::state::{Data, State};
@@ -45,10 +45,42 @@ pub enum HostError {
 }
 
 /// What both sides must agree on: code compiled with other settings is refused when it is loaded.
+///
+/// Of WebAssembly there is what compilers of today write without being asked to, and no more. What is
+/// not named here is off in wasmtime itself: threads, exceptions, garbage-collected types and
+/// asynchronous calls are not compiled in, the rest are proposals that wasmtime leaves off.
 pub(crate) fn config() -> Config {
     let mut config = Config::new();
-    config.epoch_interruption(true);
-    config.wasm_component_model(true);
+    config
+        // Deadlines: an endless loop ends.
+        .epoch_interruption(true)
+        // What a plugin is.
+        .wasm_component_model(true)
+        // rustc and clang write both for wasm32 since LLVM 20, and cannot do without the first.
+        .wasm_multi_value(true)
+        .wasm_bulk_memory(true)
+        // Python's shared libraries compute where their data goes.
+        .wasm_extended_const(true)
+        // Needed by wasmtime's own code between a component and one inside it, which reads one memory
+        // and writes another one. No module of a plugin may have it: see `admission`.
+        .wasm_multi_memory(true)
+        // A memory is as large as a plugin may be given with 32 bits, whose bounds cost no checks.
+        .wasm_memory64(false)
+        // Nothing is tuned by it that a decision needs; it widens what a guest can ask of the host.
+        .wasm_tail_call(false)
+        // Nobody's compiler uses vectors unless told to, and their relaxed kind is not even the same
+        // on every CPU: a decision is a function of what was asked.
+        .wasm_simd(false)
+        .wasm_relaxed_simd(false)
+        // Reference types stay as far as `call_indirect` and tables of functions go; references to
+        // objects, and what is built on them, do not.
+        .wasm_features(WasmFeatures::REFERENCE_TYPES, true)
+        .wasm_features(WasmFeatures::FUNCTION_REFERENCES, false)
+        .wasm_gc(false)
+        // Pages of one byte would make of a limit in bytes a limit in calls of the host.
+        .wasm_custom_page_sizes(false)
+        .wasm_stack_switching(false)
+        .wasm_wide_arithmetic(false);
     config
 }
 
@@ -88,9 +120,11 @@ impl Host {
     /// Compiles a component for this host alone.
     ///
     /// # Errors
-    /// It is not a component, or does not compile.
+    /// See [`crate::artifact::compile`].
     #[cfg(feature = "compile")]
     pub fn compile(&self, component: &[u8]) -> Result<wasmtime::component::Component, HostError> {
+        crate::admission::admit(component)
+            .map_err(|problem| HostError::Compile(wasmtime::Error::msg(problem)))?;
         wasmtime::component::Component::new(&self.engine, component).map_err(HostError::Compile)
     }
 

@@ -51,7 +51,12 @@ impl GuestLog {
 
 /// One printable line: a plugin must not forge other lines of the log, nor terminal sequences.
 pub(crate) fn escape(message: &str) -> String {
-    let mut line = String::with_capacity(message.len().min(LINE));
+    escape_to(message, LINE)
+}
+
+/// The same, cut at another length in bytes.
+pub(crate) fn escape_to(message: &str, most: usize) -> String {
+    let mut line = String::with_capacity(message.len().min(most));
     for character in message.chars() {
         let before = line.len();
         if character.is_control() || matches!(character, '\u{2028}' | '\u{2029}') {
@@ -59,13 +64,18 @@ pub(crate) fn escape(message: &str) -> String {
         } else {
             line.push(character);
         }
-        if line.len() > LINE {
+        if line.len() > most {
             line.truncate(before);
             line.push('…');
             break;
         }
     }
     line
+}
+
+/// The first bytes of a text, at most this many, and no half character.
+pub(crate) fn head(text: &str, bytes: usize) -> &str {
+    text.get(..text.floor_char_boundary(bytes)).unwrap_or(text)
 }
 
 #[cfg(test)]

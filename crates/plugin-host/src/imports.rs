@@ -116,6 +116,8 @@ impl State {
         let Some(container) = &mut self.container else {
             bail!("there is no container to edit");
         };
+        // Before anything is done with it: what is refused must not be held either.
+        self.budget.hold_edit(&edit.words())?;
         let spec = container.spec.make_mut();
         if let Err(problem) = adjust::apply(spec, edit, &self.settings.seccomp_profiles) {
             bail!("{problem}");

@@ -11,6 +11,8 @@
 #![deny(unsafe_code)]
 
 pub mod adjust;
+#[cfg(feature = "compile")]
+mod admission;
 pub mod artifact;
 mod bindings;
 mod canonical;
@@ -21,6 +23,7 @@ pub mod decide;
 mod engine;
 mod guest_log;
 mod imports;
+mod limits;
 pub mod plugin;
 mod seccomp;
 mod state;

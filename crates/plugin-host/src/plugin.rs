@@ -12,15 +12,17 @@ use wasmtime::{Store, Trap};
 use crate::bindings::{configurable, lifecycle, scoping};
 use crate::engine::Host;
 use crate::guest_log::{self, Level};
+use crate::limits::{CROSSING, HANDLES, OverLimit};
 use crate::state::State;
 use crate::subject::{Pod, Question};
 use crate::wasi;
 
-/// How much of what a plugin returns or passes is copied to the host, in bytes per call.
-const ANSWER: usize = 1024 * 1024;
-
 /// The longest name of a group or a target, in bytes: that of a DNS name, as Kubernetes allows.
 const NAME: usize = 253;
+
+/// How much of one edit, and of all of them, an answer in words tells, in bytes.
+const EDIT_TOLD: usize = 512;
+const EDITS_TOLD: usize = 8192;
 
 /// The longest reason that is kept, in bytes.
 const REASON: usize = 4096;
@@ -94,9 +96,26 @@ impl fmt::Display for Answer {
                     .collect();
                 f.write_str(&words.join(" "))
             }
-            Self::Edited(_, edits) => f.write_str(&edits.join("; ")),
+            Self::Edited(_, edits) => write_edits(f, edits),
         }
     }
+}
+
+/// The edits, as far as a line of the audit record holds them: what a container is made with is
+/// seen in full in its spec.
+fn write_edits(f: &mut fmt::Formatter<'_>, edits: &[String]) -> fmt::Result {
+    let mut left = EDITS_TOLD;
+    for (index, edit) in edits.iter().enumerate() {
+        let between = if index == 0 { "" } else { "; " };
+        let edit = guest_log::escape_to(edit, EDIT_TOLD);
+        let Some(room) = left.checked_sub(edit.len()) else {
+            let more = edits.len().saturating_sub(index);
+            return write!(f, "{between}and {more} more");
+        };
+        left = room;
+        write!(f, "{between}{edit}")?;
+    }
+    Ok(())
 }
 
 /// Why there is no answer, or a refusal.
@@ -108,7 +127,10 @@ pub enum Failure {
     /// The deadline passed.
     #[error("no answer within {} ms", .0.as_millis())]
     TimedOut(Duration),
-    /// It trapped, ran out of memory, or called what is not granted.
+    /// It would have made the host hold more than it may.
+    #[error("it went over {0}")]
+    OverLimit(String),
+    /// It trapped, or called what is not granted.
     #[error("it failed: {0}")]
     Trapped(String),
     /// Its answer makes no sense.
@@ -125,6 +147,8 @@ pub struct Reply {
     pub log: Vec<(Level, String)>,
     /// How long it took.
     pub took: Duration,
+    /// The memories, tables and edits that were held for it at the end, in bytes.
+    pub held: usize,
     /// Fuel that was used; zero unless the engine counts fuel.
     pub fuel: u64,
 }
@@ -143,7 +167,8 @@ impl Plugin {
         let plugin = settings.config.name.clone();
         let misfit = |error: wasmtime::Error| PluginError::Misfit {
             plugin: plugin.clone(),
-            problem: format!("{error:#}"),
+            // The names in it are the component's own, of any length.
+            problem: guest_log::escape(&format!("{error:#}")),
         };
         let mut linker = host.linker.clone();
         wasi::define(&mut linker, component).map_err(misfit)?;
@@ -207,8 +232,9 @@ impl Plugin {
     pub fn ask(&self, pod: &Arc<Pod>, question: &Question<'_>) -> Reply {
         let started = Instant::now();
         let mut store = Store::new(&self.host.engine, State::new(pod, question, &self.settings));
-        store.limiter(|state| &mut state.limits);
-        store.set_hostcall_fuel(ANSWER);
+        store.limiter(|state| &mut state.budget);
+        store.set_hostcall_fuel(CROSSING);
+        store.set_max_component_handles(HANDLES);
         store.set_epoch_deadline(Host::ticks(self.settings.config.deadline));
         let fuel = self.host.fill_fuel(&mut store);
         let answer = {
@@ -230,6 +256,7 @@ impl Plugin {
         };
         Reply {
             answer,
+            held: state.budget.held(),
             log: state.log.finish(),
             took: started.elapsed(),
             fuel,
@@ -253,7 +280,10 @@ impl Plugin {
                     guest.call_validate_settings(store, &self.settings.config.settings)?;
                 Ok(match verdict {
                     Ok(()) => Ok(Answer::Admitted),
-                    Err(problem) => Err(denied(&format!("settings: {problem}"))),
+                    Err(problem) => {
+                        let problem = guest_log::head(&problem, REASON);
+                        Err(denied(&format!("settings: {problem}")))
+                    }
                 })
             }
             Question::ScopeSandbox | Question::ScopeContainer(_) => {
@@ -309,7 +339,15 @@ impl Plugin {
         if matches!(error.downcast_ref::<Trap>(), Some(Trap::Interrupt)) {
             return Failure::TimedOut(self.settings.config.deadline);
         }
-        Failure::Trapped(guest_log::escape(&error.root_cause().to_string()))
+        if let Some(over) = error.downcast_ref::<OverLimit>() {
+            return Failure::OverLimit(over.to_string());
+        }
+        let cause = error.root_cause().to_string();
+        // The engine's type for this is private.
+        if cause.contains("fuel allocated for hostcalls has been exhausted") {
+            return Failure::OverLimit(OverLimit::crossing().to_string());
+        }
+        Failure::Trapped(guest_log::escape(&cause))
     }
 }
 
@@ -324,16 +362,15 @@ impl std::fmt::Debug for Plugin {
 
 /// The plugin's reason, cut and made printable.
 fn denied(reason: &str) -> Failure {
-    let mut end = reason.len().min(REASON);
-    while !reason.is_char_boundary(end) {
-        end = end.saturating_sub(1);
-    }
-    let kept = reason.get(..end).unwrap_or_default();
-    let lines: Vec<String> = kept.lines().map(guest_log::escape).collect();
+    let lines = guest_log::head(reason, REASON).lines();
+    let lines: Vec<String> = lines
+        .map(|line| guest_log::escape_to(line, REASON))
+        .collect();
     Failure::Denied(if lines.is_empty() {
         "no reason given".to_owned()
     } else {
-        lines.join(" / ")
+        // Escapes are longer than what they stand for.
+        guest_log::head(&lines.join(" / "), REASON).to_owned()
     })
 }
 

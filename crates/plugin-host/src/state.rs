@@ -3,15 +3,15 @@ use std::sync::Arc;
 
 use oci_spec::runtime::{LinuxResources, Process};
 use wasmtime::component::HasData;
-use wasmtime::{StoreLimits, StoreLimitsBuilder};
 
 use crate::guest_log::GuestLog;
+use crate::limits::Budget;
 use crate::plugin::Settings;
 use crate::subject::{Container, Exit, Pod, Question};
 
 /// The subject, the limits, and what the plugin did so far.
 pub(crate) struct State {
-    pub(crate) limits: StoreLimits,
+    pub(crate) budget: Budget,
     pub(crate) pod: Arc<Pod>,
     pub(crate) container: Option<Container>,
     pub(crate) process: Option<Process>,
@@ -28,13 +28,7 @@ pub(crate) struct State {
 impl State {
     pub(crate) fn new(pod: &Arc<Pod>, question: &Question<'_>, settings: &Arc<Settings>) -> Self {
         Self {
-            limits: StoreLimitsBuilder::new()
-                .memory_size(usize::try_from(settings.config.memory).unwrap_or(usize::MAX))
-                .table_elements(100_000)
-                .instances(100)
-                .tables(100)
-                .memories(16)
-                .build(),
+            budget: Budget::new(settings.config.memory),
             pod: Arc::clone(pod),
             container: question.container().cloned(),
             process: question.process().cloned(),

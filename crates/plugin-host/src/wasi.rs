@@ -11,6 +11,7 @@ use wasmtime::component::{
 };
 use wasmtime::{Result, StoreContextMut, bail};
 
+use crate::limits::{CROSSING, OverLimit};
 use crate::state::State;
 
 /// The package that is answered for real.
@@ -75,8 +76,9 @@ fn define_function(
             *result = zeroes(*length)?;
             return Ok(());
         }
+        let mut room = Room(CROSSING);
         for (result, ty) in results.iter_mut().zip(&types) {
-            let Some(empty) = empty_value(&mut store, ty)? else {
+            let Some(empty) = empty_value(&mut store, ty, &mut room)? else {
                 bail!("`{full_name}` is not granted: a plugin has no files, no network, no clock");
             };
             *result = empty;
@@ -100,6 +102,18 @@ fn release(store: &mut StoreContextMut<'_, State>, argument: &Val) -> Result<()>
     }
 }
 
+/// What the empty values of one call may still take, in bytes. A type of a few words, each twice the
+/// one before, has an empty value of gigabytes.
+struct Room(usize);
+
+impl Room {
+    fn take(&mut self, name: &str) -> Result<()> {
+        let bytes = size_of::<Val>().saturating_add(name.len());
+        self.0 = self.0.checked_sub(bytes).ok_or_else(OverLimit::crossing)?;
+        Ok(())
+    }
+}
+
 /// Chance that is always the same.
 fn zeroes(length: u64) -> Result<Val> {
     if length > RANDOM_BYTES {
@@ -109,7 +123,12 @@ fn zeroes(length: u64) -> Result<Val> {
 }
 
 /// The empty value of a type; none where there is no such thing.
-fn empty_value(store: &mut StoreContextMut<'_, State>, ty: &Type) -> Result<Option<Val>> {
+fn empty_value(
+    store: &mut StoreContextMut<'_, State>,
+    ty: &Type,
+    room: &mut Room,
+) -> Result<Option<Val>> {
+    room.take("")?;
     Ok(Some(match ty {
         Type::Bool => Val::Bool(false),
         Type::S8 => Val::S8(0),
@@ -128,7 +147,10 @@ fn empty_value(store: &mut StoreContextMut<'_, State>, ty: &Type) -> Result<Opti
         Type::Option(_) => Val::Option(None),
         Type::Flags(_) => Val::Flags(Vec::new()),
         Type::Enum(names) => match names.names().next() {
-            Some(name) => Val::Enum(name.to_owned()),
+            Some(name) => {
+                room.take(name)?;
+                Val::Enum(name.to_owned())
+            }
             None => return Ok(None),
         },
         Type::Own(_) => {
@@ -138,7 +160,7 @@ fn empty_value(store: &mut StoreContextMut<'_, State>, ty: &Type) -> Result<Opti
         Type::Tuple(tuple) => {
             let mut values = Vec::new();
             for ty in tuple.types() {
-                let Some(value) = empty_value(store, &ty)? else {
+                let Some(value) = empty_value(store, &ty, room)? else {
                     return Ok(None);
                 };
                 values.push(value);
@@ -148,7 +170,8 @@ fn empty_value(store: &mut StoreContextMut<'_, State>, ty: &Type) -> Result<Opti
         Type::Record(record) => {
             let mut fields = Vec::new();
             for field in record.fields() {
-                let Some(value) = empty_value(store, &field.ty)? else {
+                room.take(field.name)?;
+                let Some(value) = empty_value(store, &field.ty, room)? else {
                     return Ok(None);
                 };
                 fields.push((field.name.to_owned(), value));
@@ -156,7 +179,7 @@ fn empty_value(store: &mut StoreContextMut<'_, State>, ty: &Type) -> Result<Opti
             Val::Record(fields)
         }
         Type::Result(result) => Val::Result(Ok(match result.ok() {
-            Some(ty) => match empty_value(store, &ty)? {
+            Some(ty) => match empty_value(store, &ty, room)? {
                 Some(value) => Some(Box::new(value)),
                 None => return Ok(None),
             },

@@ -25,12 +25,34 @@ pub fn fork() -> io::Result<Side> {
     }
 }
 
+/// What is larger, in bytes, is a mapping of its own, given back as it is freed; as much may lie free
+/// at the heap's end. glibc's own values, which it raises up to 64 MiB as larger things are freed.
+#[cfg(target_env = "gnu")]
+const LARGE: i32 = 128 * 1024;
+
 /// Lets all threads take their memory from one heap. glibc gives each thread one of its own, which
 /// costs every pod a few dirty pages for each; the shim's threads hardly ever allocate at once.
+///
+/// What is large is kept out of that heap for good: one large thing that is freed would make glibc
+/// keep as much for later.
 pub fn one_heap() {
-    // SAFETY: sets a number of the allocator's, under its own lock.
     #[cfg(target_env = "gnu")]
-    let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+    for (what, value) in [
+        (libc::M_ARENA_MAX, 1),
+        (libc::M_MMAP_THRESHOLD, LARGE),
+        (libc::M_TRIM_THRESHOLD, LARGE),
+    ] {
+        // SAFETY: sets a number of the allocator's, under its own lock.
+        let _ = unsafe { libc::mallopt(what, value) };
+    }
+}
+
+/// Gives the pages of the heap that hold nothing back to the kernel, also those amid others that do.
+/// Walks the whole heap: for when much was freed.
+pub fn give_back_memory() {
+    // SAFETY: touches free memory of the allocator's only, under its own lock.
+    #[cfg(target_env = "gnu")]
+    let _ = unsafe { libc::malloc_trim(0) };
 }
 
 /// Fails unless this process has one thread.

@@ -18,6 +18,7 @@ use husk_plugin_host::artifact::{self, Cache};
 use husk_plugin_host::{
     Chain, Clock, Decision, Host, Outcome, Plugin, Settings, TICK, seccomp_profiles,
 };
+use husk_sandbox::daemon::give_back_memory;
 use husk_scope::config::{self, Config};
 use log::{log, warn};
 use oci_spec::runtime::LinuxSeccomp;
@@ -33,6 +34,9 @@ use lines::Lines;
 
 /// The file in a pod's directory that holds its audit record: one JSON line for each decision.
 const AUDIT: &str = "audit.jsonl";
+
+/// A call that held as much, in bytes, or failed, may have left the heap in pieces.
+const MUCH: usize = 4 << 20;
 
 /// The plugins of one pod, and its audit record.
 pub(crate) struct Plugins {
@@ -107,7 +111,12 @@ impl Plugins {
         let outcome = outcome.map_err(|error| {
             Failure::internal(format!("asking the plugins of pod {pod}: {error}"))
         })?;
-        self.settle(pod, outcome)
+        let tidy = outcome.held > MUCH || outcome.result.is_err();
+        let result = self.settle(pod, outcome);
+        if tidy {
+            give_back_memory();
+        }
+        result
     }
 
     /// Logs what the plugins logged and adds their decisions to the audit record; gives the result.
