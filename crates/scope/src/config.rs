@@ -2,12 +2,14 @@
 //!
 //! `examples/config.toml` documents every key. The default, no file at all, assigns nothing and
 //! bounds nothing: every container gets what containerd requests.
+mod links;
 mod plugin;
 mod reader;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use crate::links::{Link, REACHES};
 use crate::plan::impossible;
 use crate::scope::SCOPE_WORDS;
 use crate::{Assignment, Ceiling, Kind, Offset, Offsets, Plan, PlanError, Scope, Scopes, Width};
@@ -32,11 +34,12 @@ const KEYS: [&str; 6] = [
     "seccomp-profiles",
 ];
 /// The keys of `[containers.NAME]`.
-const CONTAINER_KEYS: [&str; 1] = ["scopes"];
+const CONTAINER_KEYS: [&str; 2] = ["scopes", "links"];
 /// The keys of `[time]`.
 const CLOCKS: [&str; 2] = ["monotonic", "boottime"];
-/// The key of `[ceiling]` that is not a kind.
+/// The keys of `[ceiling]` that are not kinds.
 const REQUESTS: &str = "requests";
+const LINKS: &str = "links";
 
 /// A handler's configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,7 +53,14 @@ pub struct Config {
     /// The files of the seccomp profiles that plugins may name.
     pub seccomp_profiles: BTreeMap<String, PathBuf>,
     scopes: BTreeMap<Kind, Scope>,
-    containers: BTreeMap<String, BTreeMap<Kind, Scope>>,
+    containers: BTreeMap<String, Container>,
+}
+
+/// What the configuration says of the containers of one name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Container {
+    scopes: BTreeMap<Kind, Scope>,
+    links: Vec<Link>,
 }
 
 impl Config {
@@ -105,7 +115,7 @@ impl Config {
             .map(|(kind, scope)| (*kind, scope))
             .collect();
         if let Some(own) = self.containers.get(container) {
-            scopes.extend(own.iter().map(|(kind, scope)| (*kind, scope)));
+            scopes.extend(own.scopes.iter().map(|(kind, scope)| (*kind, scope)));
         }
         scopes
             .into_iter()
@@ -115,6 +125,14 @@ impl Config {
                 by: BY.to_owned(),
             })
             .collect()
+    }
+
+    /// The links that the configuration gives the container of this name.
+    #[must_use]
+    pub fn links(&self, container: &str) -> &[Link] {
+        self.containers
+            .get(container)
+            .map_or(&[], |own| own.links.as_slice())
     }
 
     /// The plan for the container of this name, when nobody but the configuration assigns.
@@ -144,7 +162,7 @@ impl Config {
 
     fn assigned(&self) -> impl Iterator<Item = (Kind, &Scope)> {
         let of_all = self.scopes.iter();
-        let of_one = self.containers.values().flatten();
+        let of_one = self.containers.values().flat_map(|own| &own.scopes);
         of_all.chain(of_one).map(|(kind, scope)| (*kind, scope))
     }
 
@@ -203,13 +221,14 @@ fn scope(kind: Kind, value: Value<'_>, ceiling: &Ceiling) -> Result<Scope, Confi
 fn containers(
     value: Value<'_>,
     ceiling: &Ceiling,
-) -> Result<BTreeMap<String, BTreeMap<Kind, Scope>>, ConfigError> {
+) -> Result<BTreeMap<String, Container>, ConfigError> {
     let mut containers = BTreeMap::new();
     for value in value.table("containers".to_owned())?.entries() {
         let name = value.key;
-        let container = value.table(format!("containers.{name}"))?;
-        container.only(&CONTAINER_KEYS)?;
-        if let Some(value) = container.get("scopes") {
+        let table = value.table(format!("containers.{name}"))?;
+        table.only(&CONTAINER_KEYS)?;
+        let mut container = Container::default();
+        if let Some(value) = table.get("scopes") {
             let scopes = scopes(value, format!("containers.{name}.scopes"), ceiling)?;
             if let Some((kind, _)) = scopes
                 .iter()
@@ -219,8 +238,12 @@ fn containers(
                     "container {name} cannot be its own target for {kind}"
                 )));
             }
-            containers.insert(name.to_owned(), scopes);
+            container.scopes = scopes;
         }
+        if let Some(value) = table.get("links") {
+            container.links = links::links(value, name, ceiling)?;
+        }
+        containers.insert(name.to_owned(), container);
     }
     Ok(containers)
 }
@@ -228,7 +251,7 @@ fn containers(
 fn ceiling(value: Value<'_>) -> Result<Ceiling, ConfigError> {
     let table = value.table("ceiling".to_owned())?;
     let mut keys = kind_names().to_vec();
-    keys.push(REQUESTS);
+    keys.extend([REQUESTS, LINKS]);
     table.only(&keys)?;
     let mut ceiling = Ceiling::default();
     for kind in Kind::ALL {
@@ -236,6 +259,9 @@ fn ceiling(value: Value<'_>) -> Result<Ceiling, ConfigError> {
             let widest = value.one_of("a ceiling", &Width::ALL.map(Width::name))?;
             ceiling.set(kind, widest);
         }
+    }
+    if let Some(value) = table.get(LINKS) {
+        ceiling.set_links(value.one_of("a ceiling of links", &REACHES)?);
     }
     if let Some(value) = table.get(REQUESTS) {
         for element in value.array("an array of kinds of namespace")? {

@@ -63,6 +63,7 @@ mod ceiling;
 pub mod config;
 mod edit;
 mod kind;
+pub mod links;
 mod offsets;
 mod per_kind;
 mod plan;

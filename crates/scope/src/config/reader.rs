@@ -200,6 +200,17 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// The port that it must be.
+    pub(super) fn port(self) -> Result<u16, ConfigError> {
+        let DeValue::Integer(integer) = self.value.get_ref() else {
+            return Err(self.wrong_type("a port, from 1 to 65535"));
+        };
+        match u16::from_str_radix(integer.as_str(), integer.radix()) {
+            Ok(port) if port > 0 => Ok(port),
+            _ => Err(self.senseless(format!("`{integer}` is not a port, from 1 to 65535"))),
+        }
+    }
+
     /// The value as JSON; what JSON has no word for (a date, a number that is not finite) is refused.
     pub(super) fn json(self) -> Result<serde_json::Value, ConfigError> {
         let refused = || self.wrong_type("something that JSON can express");

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::REQUEST;
+use crate::links::{Direction, PROTOCOLS, Peer, Protocol};
 
 const EXAMPLE: &str = include_str!("../../../../examples/config.toml");
 
@@ -60,13 +61,21 @@ fn the_example_is_valid_once_switched_on_and_mentions_every_key() {
         has(&["scopes", kind]);
         has(&["ceiling", kind]);
     }
-    for key in CONTAINER_KEYS {
-        has(&["containers", "debugger", key]);
+    has(&["containers", "debugger", "scopes"]);
+    has(&["containers", "agent", "links"]);
+    for key in links::LINK_KEYS {
+        let links = document["containers"]["agent"]["links"].as_array().unwrap();
+        let mut tables = links.iter().filter_map(toml::Value::as_table);
+        assert!(tables.any(|link| link.contains_key(key)), "{key}");
+    }
+    for word in PROTOCOLS.iter().chain(&REACHES) {
+        assert!(EXAMPLE.contains(&format!("\"{word}\"")), "{word}");
     }
     for clock in CLOCKS {
         has(&["time", clock]);
     }
     has(&["ceiling", REQUESTS]);
+    has(&["ceiling", LINKS]);
     for key in plugin::PLUGIN_KEYS {
         assert!(
             document["plugin"][0].as_table().unwrap().contains_key(key),
@@ -345,4 +354,99 @@ fn a_bad_plugin_table_says_what_is_wrong() {
         complaint("[[plugin]]\nname = \"a\"\npath = \"p.wasm\"").contains("not an absolute path")
     );
     assert!(complaint("[seccomp-profiles]\nstrict = 1").contains("must be a path in quotes"));
+}
+
+#[test]
+fn links_are_read() {
+    let config = parse(
+        "[[containers.agent.links]]\nto = 'proxy'\nport = 8080\nlocal = 3128\n\
+         [[containers.agent.links]]\nfrom = 'pod'\nport = 53\nprotocol = 'udp'\n",
+    );
+    let link = |direction, peer, port, local, protocol| Link {
+        direction,
+        peer,
+        port,
+        local,
+        protocol,
+        by: BY.to_owned(),
+    };
+    let proxy = Peer::Container("proxy".to_owned());
+    assert_eq!(
+        config.links("agent"),
+        [
+            link(Direction::To, proxy, 8080, 3128, Protocol::Tcp),
+            link(Direction::From, Peer::Pod, 53, 53, Protocol::Udp),
+        ]
+    );
+    assert_eq!(config.links("proxy"), []);
+    assert_eq!(config.assignments("agent"), []);
+}
+
+#[test]
+fn a_bad_link_is_an_error_that_says_where_and_what_would_be_right() {
+    let of = |lines: &str| complaint(&format!("[[containers.agent.links]]\n{lines}\n"));
+    for (lines, expected) in [
+        (
+            "too = 'proxy'\nport = 1",
+            "husk.toml:2:1: `too` is not a key of [containers.agent.links]; did you mean `to`?",
+        ),
+        (
+            "port = 1",
+            "husk.toml:1:1: [[links]] needs the key `to` or `from`",
+        ),
+        (
+            "to = 'proxy'",
+            "husk.toml:1:1: [[links]] needs the key `port`",
+        ),
+        (
+            "to = 'proxy'\nport = 0",
+            "husk.toml:3:8: `0` is not a port, from 1 to 65535",
+        ),
+        (
+            "to = 'proxy'\nport = -1",
+            "husk.toml:3:8: `-1` is not a port, from 1 to 65535",
+        ),
+        (
+            "to = 'proxy'\nport = 65536",
+            "husk.toml:3:8: `65536` is not a port, from 1 to 65535",
+        ),
+        (
+            "to = 'proxy'\nport = '80'",
+            "husk.toml:3:8: `port` is a string; it must be a port, from 1 to 65535",
+        ),
+        (
+            "to = 'proxy'\nport = 1\nlocal = 99999999999999999999999",
+            "husk.toml:4:9: `99999999999999999999999` is not a port, from 1 to 65535",
+        ),
+        (
+            "to = 'agent'\nport = 1",
+            "husk.toml:2:6: container agent cannot have a link with itself",
+        ),
+        (
+            "to = ''\nport = 1",
+            "husk.toml:2:6: a link needs the name of a container, or \"pod\"",
+        ),
+        (
+            "to = 'a'\nfrom = 'b'\nport = 1",
+            "husk.toml:3:8: a link leads one way: use `to` or `from`, or a link for each of them",
+        ),
+        (
+            "to = 'a'\nport = 1\nprotocol = 'tpc'",
+            "husk.toml:4:12: `tpc` is not a protocol; did you mean `tcp`?",
+        ),
+        (
+            "to = 'a'\nport = 1\n[[containers.agent.links]]\nto = 'b'\nport = 1",
+            "husk.toml:4:1: container agent has two links with one port: the link to tcp port 1 of container b, decided by configuration",
+        ),
+    ] {
+        assert_eq!(of(lines), expected);
+    }
+    assert_eq!(
+        complaint("[ceiling]\nlinks = 'none'\n[[containers.a.links]]\nto = 'pod'\nport = 1\n"),
+        "husk.toml:3:1: container a cannot have links: [ceiling] says links = \"none\""
+    );
+    assert_eq!(
+        complaint("[ceiling]\nlinks = 'nonee'\n"),
+        "husk.toml:2:9: `nonee` is not a ceiling of links; did you mean `none`?"
+    );
 }
