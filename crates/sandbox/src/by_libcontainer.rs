@@ -139,6 +139,7 @@ pub(crate) fn make(
         process: Some(init),
         started: Some(OwnedFd::from(started)),
         console,
+        ..Done::default()
     })
 }
 

@@ -29,6 +29,7 @@ pub mod pin;
 pub mod process;
 mod program;
 mod propagation;
+mod relay;
 pub mod rootfs;
 mod seccomp;
 pub mod spawn;

@@ -62,6 +62,25 @@ pub(crate) fn close_all_but<const N: usize>(mut kept: [RawFd; N]) -> io::Result<
     close_between(first, RawFd::MAX)
 }
 
+/// Closes every descriptor, 0 to 2 included, but `fd`, which becomes number `number`, and `other`, which
+/// is above that.
+pub(crate) fn keep_two(fd: OwnedFd, number: RawFd, other: RawFd) -> io::Result<OwnedFd> {
+    if other <= number {
+        return Err(io::Error::other(format!(
+            "descriptor {other} is needed for another"
+        )));
+    }
+    let kept = if fd.as_raw_fd() == number {
+        fd
+    } else {
+        move_to(fd, number)?
+    };
+    close_between(0, number - 1)?;
+    close_between(number + 1, other - 1)?;
+    close_between(other + 1, RawFd::MAX)?;
+    Ok(kept)
+}
+
 /// Closes the descriptors from `first` to `last`.
 fn close_between(first: RawFd, last: RawFd) -> io::Result<()> {
     if first > last {

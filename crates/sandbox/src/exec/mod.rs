@@ -96,6 +96,7 @@ pub(crate) fn exec(job: Exec, report: &Report) -> Result<Done, JobError> {
         process: Some(child),
         started: None,
         console,
+        ..Done::default()
     })
 }
 

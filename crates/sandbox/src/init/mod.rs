@@ -140,6 +140,7 @@ pub(crate) fn make(
         process: Some(init),
         started: Some(OwnedFd::from(outcome)),
         console,
+        ..Done::default()
     })
 }
 

@@ -9,6 +9,11 @@ const INSTRUCTION: usize = size_of::<libc::sock_filter>();
 pub(crate) struct Instructions(Vec<libc::sock_filter>);
 
 impl Instructions {
+    /// A program that is written out.
+    pub(crate) const fn new(instructions: Vec<libc::sock_filter>) -> Self {
+        Self(instructions)
+    }
+
     /// Reads a program as seccomp_export_bpf(3) writes it, in the byte order of the machine.
     pub(crate) fn from_bytes(bytes: &[u8]) -> io::Result<Self> {
         let (instructions, rest) = bytes.as_chunks::<INSTRUCTION>();

@@ -7,7 +7,7 @@ use nix::sys::prctl;
 
 use super::protocol::{self, SentJob};
 use super::{Doing, Done, Job, JobError, Leftovers};
-use crate::{create, exec, holder, namespaces, process, sys, update};
+use crate::{create, exec, holder, namespaces, process, relay, sys, update};
 
 /// See keyctl_join_session_keyring(3).
 const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
@@ -64,6 +64,7 @@ pub(super) fn undo(job: OwnedFd, mark: u64, reports: &OwnedFd) -> ! {
         Ok(Job::Create(job)) => create::undo_orphaned(&job, &strays),
         Ok(Job::Namespaces(job)) => namespaces::undo_orphaned(&job, &strays),
         Ok(Job::Holder(job)) => holder::undo_orphaned(&job),
+        Ok(Job::Relay(job)) => relay::undo_orphaned(&job),
         // A process that was to be executed dies when it cannot report; limits stay as they are.
         Ok(Job::Exec(_) | Job::Update(_)) => Leftovers::default(),
         Err(error) => {
@@ -106,6 +107,7 @@ fn perform(job: Job, report: &Report) -> Result<Done, JobError> {
         Job::Update(job) => update::update(&job),
         Job::Namespaces(job) => namespaces::make(&job, report),
         Job::Holder(job) => holder::hold(&job, report),
+        Job::Relay(job) => relay::make(job, report),
     }
 }
 

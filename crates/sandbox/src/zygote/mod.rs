@@ -47,6 +47,8 @@ pub enum Job {
     Holder(Holder),
     /// Changes a container's limits.
     Update(Update),
+    /// Has links carried, by a relay that it makes or by one that is there.
+    Relay(Relay),
 }
 
 /// What a process's descriptors 0, 1 and 2 are; `None` is /dev/null.
@@ -133,6 +135,60 @@ pub struct Holder {
     pub driver: Driver,
 }
 
+/// Has links carried that lead to one network namespace: by a new relay, or by the one whose control
+/// socket it is. All of them, or none.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Relay {
+    /// What tells this relay from all others of the node.
+    pub id: String,
+    /// Where the links lead to.
+    pub network: NetworkNamespace,
+    /// Where they lead from.
+    pub listen: Vec<Listen>,
+    /// The control socket of the relay that is there; `None` makes one.
+    #[serde(skip)]
+    pub control: Option<OwnedFd>,
+    /// The pod's cgroup; a new relay lives below that, in [`Relay::cgroups_path`].
+    pub cgroup: Option<String>,
+    /// Who makes that cgroup.
+    pub driver: Driver,
+}
+
+/// A network namespace that is not the node's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkNamespace {
+    /// Whose it is, for errors: completes "the network namespace of …".
+    pub whose: String,
+    /// The path by which it is joined.
+    pub path: PathBuf,
+    /// Its inode: the path may lead to another by the time it is opened.
+    pub inode: u64,
+}
+
+/// The ports to listen on in a network namespace.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Listen {
+    /// Where.
+    pub network: NetworkNamespace,
+    /// Link by link.
+    pub ports: Vec<Port>,
+}
+
+/// One link's port.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Port {
+    /// The link's number, by which the relay is told of it.
+    pub link: u32,
+    /// The port to listen on.
+    pub port: u16,
+    /// On every address, not on the loopback addresses alone.
+    pub exposed: bool,
+    /// Datagrams, not connections.
+    pub datagrams: bool,
+    /// The port to connect to.
+    pub to_port: u16,
+}
+
 /// Changes a container's limits.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Update {
@@ -155,6 +211,8 @@ pub struct Done {
     pub started: Option<OwnedFd>,
     /// The terminal's master, with `process.terminal`.
     pub console: Option<OwnedFd>,
+    /// Relay only: the control socket of the one that was made.
+    pub control: Option<OwnedFd>,
 }
 
 /// The id of a job, and what came of it.
@@ -237,22 +295,45 @@ impl Holder {
     #[must_use]
     pub fn cgroups_path(&self) -> Option<String> {
         // The name of a systemd unit is the node's: the pin tells holders of all pods apart.
-        let mut hasher = DefaultHasher::new();
-        self.pin.hash(&mut hasher);
-        let name = format!("holder-{:016x}", hasher.finish());
-        Some(cgroup::below(self.cgroup.as_deref()?, &name))
+        below_pod(self.cgroup.as_deref()?, "holder", &self.pin)
     }
+}
+
+impl Relay {
+    /// The cgroup that a new relay lives in, as a spec would name it. Whoever ends the relay removes it.
+    #[must_use]
+    pub fn cgroups_path(&self) -> Option<String> {
+        below_pod(self.cgroup.as_deref()?, "relay", &self.id)
+    }
+}
+
+fn below_pod(pod: &str, what: &str, unique: impl Hash) -> Option<String> {
+    let mut hasher = DefaultHasher::new();
+    unique.hash(&mut hasher);
+    let name = format!("{what}-{:016x}", hasher.finish());
+    Some(cgroup::below(pod, &name))
 }
 
 impl Job {
     fn take_stdio(&mut self) -> Stdio {
-        self.stdio().map(std::mem::take).unwrap_or_default()
+        match self {
+            Self::Create(Create { stdio, .. }) | Self::Exec(Exec { stdio, .. }) => {
+                std::mem::take(stdio)
+            }
+            // The one descriptor it has travels as the first of them.
+            Self::Relay(relay) => Stdio {
+                stdin: relay.control.take(),
+                ..Stdio::default()
+            },
+            Self::Namespaces(_) | Self::Holder(_) | Self::Update(_) => Stdio::default(),
+        }
     }
 
-    fn stdio(&mut self) -> Option<&mut Stdio> {
+    fn give_stdio(&mut self, given: Stdio) {
         match self {
-            Self::Create(Create { stdio, .. }) | Self::Exec(Exec { stdio, .. }) => Some(stdio),
-            Self::Namespaces(_) | Self::Holder(_) | Self::Update(_) => None,
+            Self::Create(Create { stdio, .. }) | Self::Exec(Exec { stdio, .. }) => *stdio = given,
+            Self::Relay(relay) => relay.control = given.stdin,
+            Self::Namespaces(_) | Self::Holder(_) | Self::Update(_) => {}
         }
     }
 }

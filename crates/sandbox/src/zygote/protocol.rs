@@ -42,6 +42,7 @@ struct Made {
     pid: Option<i32>,
     started: bool,
     console: bool,
+    control: bool,
 }
 
 pub(super) fn send_packet(socket: RawFd, parts: &[&[u8]], fds: &[RawFd]) -> io::Result<()> {
@@ -137,9 +138,7 @@ impl SentJob {
     /// Reads the job itself; only the builder does.
     pub(super) fn read(self) -> io::Result<Job> {
         let mut job = read_job(self.job)?;
-        if let Some(stdio) = job.stdio() {
-            *stdio = self.stdio;
-        }
+        job.give_stdio(self.stdio);
         Ok(job)
     }
 }
@@ -161,6 +160,7 @@ pub(super) fn encode_result(result: &Result<Done, JobError>) -> (Vec<u8>, Vec<Ra
             pid: done.process.as_ref().map(|process| process.pid),
             started: done.started.is_some(),
             console: done.console.is_some(),
+            control: done.control.is_some(),
         }),
         Err(error) => {
             let mut error = error.clone();
@@ -176,10 +176,14 @@ pub(super) fn encode_result(result: &Result<Done, JobError>) -> (Vec<u8>, Vec<Ra
             let process = done.process.as_ref().map(|process| process.fd.as_raw_fd());
             let started = done.started.as_ref().map(AsRawFd::as_raw_fd);
             let console = done.console.as_ref().map(AsRawFd::as_raw_fd);
-            [process, started, console].into_iter().flatten().collect()
+            let control = done.control.as_ref().map(AsRawFd::as_raw_fd);
+            [process, started, console, control]
+                .into_iter()
+                .flatten()
+                .collect()
         },
     );
-    // A struct of an integer and two booleans, or of two strings: it always serializes.
+    // A struct of an integer and three booleans, or of two strings: it always serializes.
     (serde_json::to_vec(&made).unwrap_or_default(), fds)
 }
 
@@ -200,6 +204,7 @@ pub(super) fn receive_result(socket: RawFd) -> io::Result<Finished> {
                 .and_then(|pid| fds.next().map(|fd| Pidfd { pid, fd })),
             started: made.started.then(|| fds.next()).flatten(),
             console: made.console.then(|| fds.next()).flatten(),
+            control: made.control.then(|| fds.next()).flatten(),
         });
     Ok((id, result))
 }
