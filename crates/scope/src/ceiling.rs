@@ -32,7 +32,7 @@ impl Ceiling {
 
     /// Leaves requests of this kind alone: for a subject that does not say whose it is.
     pub fn leave_requests(&mut self, kind: Kind) {
-        self.0[kind].requests = false;
+        self.kinds[kind].requests = false;
     }
 
     /// The widest scope that an assignment may grant; `None` for any.
