@@ -116,6 +116,10 @@ pub fn shim_processes(ids: &[String]) -> Vec<Pid> {
         let cmdline = cmdline(*pid);
         ids.iter().any(|id| cmdline.contains(id.as_str()))
     };
-    let all = all().into_iter();
-    all.filter(|pid| is_shim(pid) && serves(pid)).collect()
+    let all: Vec<Pid> = all().into_iter().filter(is_shim).collect();
+    // What it forks does not say whom it serves: containers may see it.
+    let is_forked =
+        |pid: &Pid| parent(*pid).is_some_and(|parent| all.contains(&parent) && serves(&parent));
+    let of_these = |pid: &Pid| serves(pid) || is_forked(pid);
+    all.iter().copied().filter(of_these).collect()
 }

@@ -30,12 +30,16 @@ macro_rules! in_both_modes {
     };
 }
 
+mod a_joining_process_shows_nothing;
 mod bad_input;
 mod cgroup_drivers;
 mod configuration_errors;
 mod containerd_restart;
 mod cve_2019_5736;
+mod cve_2020_15257;
+mod cve_2022_29162;
 mod cve_2024_21626;
+mod cve_2025_27612;
 mod cve_2025_31133;
 mod delete_is_idempotent;
 mod events_order;
@@ -68,5 +72,6 @@ mod shim_killed;
 mod slow_unmount;
 mod stats;
 mod the_articles_pod;
+mod the_holder_shows_nothing;
 mod tty;
 mod update;

@@ -29,6 +29,7 @@ pub mod pin;
 pub mod process;
 mod program;
 mod propagation;
+pub mod reexec;
 mod relay;
 pub mod rootfs;
 mod seccomp;

@@ -264,6 +264,12 @@ fn all() -> io::Result<Vec<i32>> {
     Ok(pids)
 }
 
+/// Where in this process's memory its arguments and its environment are, see proc_pid_stat(5).
+pub(crate) fn strings_of_this_process() -> io::Result<[std::ops::Range<usize>; 2]> {
+    let field = |number| stat_field::<usize>(my_pid(), number);
+    Ok([field(48)?..field(49)?, field(50)?..field(51)?])
+}
+
 /// A field of `/proc/PID/stat`, counted from 1 as in proc_pid_stat(5); from the third on.
 fn stat_field<T: std::str::FromStr>(pid: i32, field: usize) -> io::Result<T> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;

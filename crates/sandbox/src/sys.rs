@@ -5,6 +5,8 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, Signal, signal};
 
+use crate::process;
+
 /// Ends the process at once: no destructors, no atexit handlers, which belong to its parent.
 pub(crate) fn exit_now(status: i32) -> ! {
     // SAFETY: _exit(2) takes an integer and does not return.
@@ -81,6 +83,17 @@ pub(crate) fn keep_two(fd: OwnedFd, number: RawFd, other: RawFd) -> io::Result<O
     Ok(kept)
 }
 
+/// Has execve(2) close the descriptors from `first` on.
+pub(crate) fn close_on_exec_from(first: RawFd) -> io::Result<()> {
+    let flags = libc::CLOSE_RANGE_CLOEXEC.cast_signed();
+    // SAFETY: close_range(2) takes integers, and with this flag closes nothing yet.
+    if unsafe { libc::close_range(first.cast_unsigned(), libc::c_uint::MAX, flags) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Closes the descriptors from `first` to `last`.
 fn close_between(first: RawFd, last: RawFd) -> io::Result<()> {
     if first > last {
@@ -145,12 +158,38 @@ pub(crate) fn ignore(which: Signal) -> io::Result<()> {
     Ok(())
 }
 
-/// Forgets the environment of this process.
-pub(crate) fn clear_environment() -> io::Result<()> {
+/// Forgets what this process was executed with, environment and arguments: in its memory, where
+/// /proc/PID/environ and /proc/PID/cmdline show them to others, too. In place of the arguments there
+/// is `name` then, as much of it as fits.
+pub(crate) fn forget_how_it_was_executed(name: &[u8]) -> io::Result<()> {
     // SAFETY: the process has one thread, so no one reads the environment meanwhile.
-    if unsafe { libc::clearenv() } == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::other("the environment cannot be cleared"))
+    if unsafe { libc::clearenv() } != 0 {
+        return Err(io::Error::other("the environment cannot be cleared"));
     }
+    let [arguments, environment] = process::strings_of_this_process()?;
+    // SAFETY: the kernel has put the strings there, one after the other, and nothing else; this
+    // process, which was forked to do other work, asks for neither again. The page stays mapped for
+    // its life.
+    let arguments = unsafe { bytes_at(arguments) };
+    // SAFETY: as above.
+    let environment = unsafe { bytes_at(environment) };
+    environment.fill(0);
+    arguments.fill(0);
+    // The last byte stays zero, or the kernel takes what follows for a part of it.
+    let room = arguments.len().saturating_sub(1);
+    for (to, from) in arguments.iter_mut().take(room).zip(name) {
+        *to = *from;
+    }
+    Ok(())
+}
+
+/// # Safety
+/// The range is mapped, writable and used by nobody else for as long as the result is.
+unsafe fn bytes_at<'a>(range: std::ops::Range<usize>) -> &'a mut [u8] {
+    if range.is_empty() {
+        return &mut [];
+    }
+    let start = std::ptr::with_exposed_provenance_mut(range.start);
+    // SAFETY: that is the caller's promise.
+    unsafe { std::slice::from_raw_parts_mut(start, range.len()) }
 }

@@ -15,8 +15,6 @@ pub(crate) struct Handler {
     pub(crate) config: Result<Config, HandlerError>,
     /// Whether systemd makes cgroups, if the options say.
     pub(crate) systemd_cgroup: Option<bool>,
-    /// The cgroup the shim itself shall live in, if any.
-    pub(crate) shim_cgroup: Option<String>,
     /// Options that were given and have no effect here, for the log.
     pub(crate) ignored: Vec<&'static str>,
 }
@@ -74,7 +72,6 @@ impl Handler {
         Self {
             config,
             systemd_cgroup: None,
-            shim_cgroup: None,
             ignored: Vec::new(),
         }
     }
@@ -106,7 +103,6 @@ impl Handler {
         Self {
             // `false` is also what a client sends that does not care.
             systemd_cgroup: options.systemd_cgroup.then_some(true),
-            shim_cgroup: Some(options.shim_cgroup).filter(|path| !path.is_empty()),
             ignored: given
                 .iter()
                 .filter_map(|(name, given)| given.then_some(*name))
@@ -114,6 +110,18 @@ impl Handler {
             ..Self::with(unnamed())
         }
     }
+}
+
+/// The cgroup that the shim itself shall live in, if the options name one; see [`Handler::read`].
+#[must_use]
+pub(crate) fn shim_cgroup(options: &[Any]) -> Option<String> {
+    let known = ["runtimeoptions.v1.Options", "containerd.runc.v1.Options"];
+    let any = options.iter().find(|any| known.contains(&type_name(any)))?;
+    if type_name(any) != "containerd.runc.v1.Options" {
+        return None;
+    }
+    let options = RuncOptions::parse_from_bytes(&any.value).ok()?;
+    Some(options.shim_cgroup).filter(|path| !path.is_empty())
 }
 
 impl GenericOptions {
@@ -233,14 +241,15 @@ mod tests {
 
     #[test]
     fn runc_options_keep_what_makes_sense_and_name_the_rest() {
-        let handler = Handler::read(&[runc(&RuncOptions {
+        let options = [runc(&RuncOptions {
             systemd_cgroup: true,
             shim_cgroup: "/shims".to_owned(),
             binary_name: "crun".to_owned(),
             ..RuncOptions::default()
-        })]);
+        })];
+        let handler = Handler::read(&options);
         assert_eq!(handler.systemd_cgroup, Some(true));
-        assert_eq!(handler.shim_cgroup.as_deref(), Some("/shims"));
+        assert_eq!(shim_cgroup(&options).as_deref(), Some("/shims"));
         assert_eq!(handler.ignored, ["BinaryName"]);
         assert!(handler.config.is_ok());
     }

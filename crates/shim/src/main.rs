@@ -48,6 +48,9 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
+    if daemon::is_asked_for() {
+        return daemon::run();
+    }
     let args: Vec<_> = std::env::args_os().skip(1).collect();
     let flags = containerd_shim::parse(&args)?;
     if flags.version {

@@ -79,7 +79,7 @@ async fn serve(daemon: Daemon, zygote: Zygote) -> Result<()> {
     let listener = Listener::new(peers.context("listen on the socket")?);
     let socket = daemon.socket;
     let shutdown = Shutdown::new();
-    let publisher = Publisher::new(&daemon.opts.ttrpc_address, &daemon.record.namespace);
+    let publisher = Publisher::new(&daemon.ttrpc_address, &daemon.record.namespace);
     let mut services = pod::services(Context {
         namespace: daemon.record.namespace.clone(),
         id: daemon.record.id.clone(),

@@ -1,19 +1,19 @@
 //! `start`: answers with the address of the pod's shim, and becomes that shim if there is none.
-use std::io::{PipeReader, Write as _};
+use std::io::Write as _;
+use std::os::unix::net::UnixListener;
 
 use anyhow::{Context as _, Result};
 use containerd_shim::{Flags, StartOpts};
 use husk_sandbox::daemon::{Side, fork, own_cores};
 use husk_sandbox::process::{Pidfd, start_time};
+use husk_sandbox::reexec::ReadOnlyProgram;
 use husk_scope::record;
 use nix::libc::SIGKILL;
 use serde::Serialize;
 
-use crate::daemon::Daemon;
-use crate::handler::Handler;
 use crate::socket::{self, Bound};
 use crate::store::{self, Store};
-use crate::{bootstrap, delete, group, placement};
+use crate::{bootstrap, daemon, delete, group, handler, placement};
 
 /// The version of the task API that containerd 2.0 and newer speak (contract 3 and 4).
 const API_VERSION: u32 = 3;
@@ -64,45 +64,22 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
         ..record::Pod::default()
     };
     // A shim died and containerd starts its pod anew without having called `delete`.
-    let begun = delete::abandoned_pod(&store).and_then(|()| begin(&store, record, &opts));
-    match begun {
-        Ok(None) => reply(&address),
-        Ok(Some(Begun {
-            record,
-            recorded,
-            handler,
-            containerd,
-        })) => Daemon {
-            opts,
-            listener,
-            socket: path,
-            store,
-            record,
-            recorded,
-            handler,
-            containerd,
-        }
-        .run(),
-        Err(error) => {
-            // The first failure is the one to report.
-            let _ = socket::remove(&path);
-            Err(error)
-        }
+    let begun = delete::abandoned_pod(&store).and_then(|()| begin(&store, record, opts, listener));
+    if begun.is_err() {
+        // The first failure is the one to report.
+        let _ = socket::remove(&path);
     }
+    begun.and_then(|()| reply(&address))
 }
 
-/// What the child of the fork goes on with.
-struct Begun {
+/// Forks what is to be the daemon and records the pod. A failure leaves no record.
+fn begin(
+    store: &Store,
     record: record::Pod,
-    recorded: PipeReader,
-    handler: Handler,
-    containerd: u32,
-}
-
-/// Forks and records the pod. `None` in the parent, once the record is written. A failure leaves no
-/// record.
-fn begin(store: &Store, record: record::Pod, opts: &StartOpts) -> Result<Option<Begun>> {
-    let begun = fork_recorded(store, record, opts);
+    opts: StartOpts,
+    listener: UnixListener,
+) -> Result<()> {
+    let begun = fork_recorded(store, record, opts, listener);
     if begun.is_err() {
         // The first failure is the one to report.
         let _ = store.remove();
@@ -110,32 +87,43 @@ fn begin(store: &Store, record: record::Pod, opts: &StartOpts) -> Result<Option<
     begun
 }
 
-fn fork_recorded(store: &Store, record: record::Pod, opts: &StartOpts) -> Result<Option<Begun>> {
-    let handler = Handler::read(&opts.extensions);
+fn fork_recorded(
+    store: &Store,
+    record: record::Pod,
+    opts: StartOpts,
+    listener: UnixListener,
+) -> Result<()> {
     // What this process is given, its child inherits.
-    if let Some(cgroup) = &handler.shim_cgroup {
-        placement::enter_cgroup(cgroup)?;
+    if let Some(cgroup) = handler::shim_cgroup(&opts.extensions) {
+        placement::enter_cgroup(&cgroup)?;
     }
     if std::env::var_os("SCHED_CORE").is_some_and(|value| !value.is_empty()) {
         own_cores().context(
             "containerd asks for core scheduling (sched_core), which this kernel refuses",
         )?;
     }
+    let program = ReadOnlyProgram::open().context(
+        "copy the mount of this program, read-only, so that no container can write to it through what \
+         runs in the container (it takes Linux 5.12, and a mount that is not unbindable)",
+    )?;
     // The parent here is containerd: what the shim's OOM score is measured by.
     let containerd = std::os::unix::process::parent_id();
     let (recorded, recording) = std::io::pipe().context("make a pipe")?;
     match fork().context("fork the daemon")? {
         Side::Parent(child) => {
+            // The child has it, too: whoever closes it last has to wait for the kernel.
+            drop(program);
             record_shim(store, record, child)?;
             drop(recording);
-            Ok(None)
+            Ok(())
         }
-        Side::Child => Ok(Some(Begun {
-            record,
-            recorded,
-            handler,
-            containerd,
-        })),
+        Side::Child => {
+            drop(recording);
+            match daemon::become_one(&program, opts, record, listener, recorded, containerd) {
+                Err(error) => Err(error),
+                Ok(never) => match never {},
+            }
+        }
     }
 }
 

@@ -9,7 +9,8 @@
 //! So what the container's processes may see of the process, CAP_SYS_PTRACE or not, is what they see
 //! of it later: the container's root, its working directory and streams, and no more capabilities
 //! than it is to have. Besides, it has the ends of two pipes, by which nothing can be reached, and it
-//! is not dumpable (CVE-2016-9962). Without CAP_SYS_PTRACE nobody sees even that.
+//! is not dumpable (CVE-2016-9962). Without CAP_SYS_PTRACE nobody sees even that. Its executable until
+//! then is the shim's, from a mount that cannot be written through ([`crate::reexec`]).
 mod join;
 mod process;
 

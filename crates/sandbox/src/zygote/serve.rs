@@ -68,8 +68,9 @@ fn become_zygote(parent: u32, socket: OwnedFd) -> io::Result<OwnedFd> {
     // libcontainer leaves the supplementary groups alone when a container names none.
     nix::unistd::setgroups(&[])?;
     umask(Mode::from_bits_truncate(0o022));
-    // libcontainer obeys LISTEN_FDS and others: nothing of the shim's environment is meant for it.
-    sys::clear_environment()?;
+    // Containers see what is forked from here: the holder, for one. Besides, libcontainer obeys
+    // LISTEN_FDS and others.
+    sys::forget_how_it_was_executed(b"husk")?;
     nix::unistd::chdir("/")?;
     cgroup::look_around();
     Ok(socket)

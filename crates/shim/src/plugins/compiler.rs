@@ -82,8 +82,10 @@ async fn outcome(
 }
 
 fn program() -> PathBuf {
-    let beside = std::env::current_exe()
-        .ok()
+    // Not /proc/self/exe: that is on a mount of its own.
+    let beside = std::env::args_os()
+        .next()
+        .and_then(|shim| std::fs::canonicalize(shim).ok())
         .and_then(|shim| Some(shim.parent()?.join(PROGRAM)));
     beside
         .filter(|path| path.exists())
