@@ -18,7 +18,7 @@ use std::time::Instant;
 use husk_sandbox::cgroup::{Cgroup, Driver};
 use husk_sandbox::process::Pidfd;
 use husk_sandbox::rootfs::{Mount, unmount_all};
-use husk_sandbox::zygote::{self, Create, Done, Exec, Job, Stdio, Zygote};
+use husk_sandbox::zygote::{self, Create, Done, Exec, Inherited, Job, Stdio, Zygote};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{UsageWho, getrusage};
 use oci_spec::runtime::Spec;
@@ -144,9 +144,12 @@ fn live(zygote: &Zygote, bundle: &Path, number: u32, execs: u32) {
     assert_eq!(reason, "");
     for _ in 0..execs {
         let job = Job::Exec(Exec {
+            container: Inherited {
+                seccomp: seccomp.clone(),
+                ..Inherited::default()
+            },
             init: init.pid,
             process: process.clone(),
-            seccomp: seccomp.clone(),
             stdio: Stdio::default(),
         });
         wait(&perform(zygote, job).process.expect("a process"));

@@ -9,6 +9,7 @@ use oci_spec::runtime::{
 };
 
 use crate::cgroup;
+use crate::lenient;
 use crate::workload::Workload;
 use crate::zygote::{Doing, JobError};
 
@@ -17,7 +18,8 @@ const CONFIG: &str = "config.json";
 pub(crate) fn load(dir: &Path) -> Result<Spec, JobError> {
     let path = dir.join(CONFIG);
     let text = fs::read(&path).doing(|| format!("read the spec {}", path.display()))?;
-    serde_json::from_slice(&text).map_err(|error| {
+    // Whoever gave the spec to this crate has read it, and told of what is left out.
+    lenient::read(&text).map(|(spec, _)| spec).map_err(|error| {
         JobError::invalid(format!("the spec {} is broken: {error}", path.display()))
     })
 }
@@ -32,6 +34,12 @@ pub(crate) fn linux(spec: &Spec) -> Result<&Linux, JobError> {
     spec.linux().as_ref().ok_or_else(|| {
         JobError::invalid("the spec has no linux section: it is not for a container on Linux")
     })
+}
+
+/// Whether a container has, or joins, a user namespace that is not the node's.
+pub(crate) fn has_user_namespace(linux: &Linux) -> bool {
+    let mut namespaces = linux.namespaces().iter().flatten();
+    namespaces.any(|namespace| namespace.typ() == LinuxNamespaceType::User)
 }
 
 /// The process of a spec, and what it executes.

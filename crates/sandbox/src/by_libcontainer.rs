@@ -18,7 +18,7 @@ use crate::executor::{ContainerExecutor, read_verdict};
 use crate::process::Pidfd;
 use crate::workload::Workload;
 use crate::zygote::{Create, Doing, Done, JobError, Report};
-use crate::{bundle, console, loopback, propagation, rootfs, seccomp, sysctl};
+use crate::{bundle, console, loopback, propagation, rootfs, sysctl};
 
 /// Below the shim's directory for the container: the bundle libcontainer builds from.
 pub(crate) const BUNDLE: &str = "libcontainer";
@@ -54,29 +54,6 @@ fn of_linux(linux: &Linux) -> Option<&'static str> {
     }
     if of(LinuxNamespaceType::Mount).is_none_or(|mount| mount.path().is_some()) {
         return Some("a mount namespace that is not its own");
-    }
-    if linux.seccomp().as_ref().is_some_and(seccomp::notifies) {
-        return Some("a seccomp listener");
-    }
-    if linux
-        .mount_label()
-        .as_deref()
-        .is_some_and(|label| !label.is_empty())
-    {
-        return Some("a mount label");
-    }
-    if linux.intel_rdt().is_some() {
-        return Some("intelRdt");
-    }
-    if linux
-        .net_devices()
-        .as_ref()
-        .is_some_and(|devices| !devices.is_empty())
-    {
-        return Some("network devices");
-    }
-    if linux.memory_policy().is_some() {
-        return Some("a memory policy");
     }
     None
 }
@@ -270,7 +247,6 @@ mod tests {
     #[test]
     fn what_is_left_to_it_is_known() {
         let namespaces = |namespaces| reason(|spec| spec["linux"]["namespaces"] = namespaces);
-        let linux = |key: &str, value| reason(|spec| spec["linux"][key] = value);
         let hook = json!([{"path": "/bin/true"}]);
         for kind in [
             "prestart",
@@ -297,11 +273,5 @@ mod tests {
                 Some("a mount namespace that is not its own")
             );
         }
-        let listener = json!({
-            "defaultAction": "SCMP_ACT_ALLOW",
-            "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}],
-        });
-        assert_eq!(linux("seccomp", listener), Some("a seccomp listener"));
-        assert_eq!(linux("mountLabel", json!("x")), Some("a mount label"));
     }
 }

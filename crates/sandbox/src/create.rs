@@ -9,7 +9,7 @@ use crate::cgroup::{Cgroup, New};
 use crate::process::{self, Pidfd};
 use crate::workload::Workload;
 use crate::zygote::{Create, Done, JobError, Leftovers, Report};
-use crate::{bundle, by_libcontainer, console, init, rootfs};
+use crate::{bundle, by_libcontainer, checks, console, init, rootfs};
 
 pub(crate) fn create(mut job: Create, report: &Report) -> Result<Done, JobError> {
     report.step("reading config.json");
@@ -17,6 +17,7 @@ pub(crate) fn create(mut job: Create, report: &Report) -> Result<Done, JobError>
     bundle::check_version(&spec)?;
     let (process, workload) = bundle::process(&spec)?;
     bundle::check_paths(&spec)?;
+    checks::check(&spec)?;
 
     report.step("making the cgroup");
     let resources = spec

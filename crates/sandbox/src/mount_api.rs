@@ -169,9 +169,17 @@ impl From<OwnedFd> for Context {
     }
 }
 
-/// A new filesystem without options, attached nowhere yet.
-pub(crate) fn new_filesystem(kind: &CStr, attributes: u64) -> Result<OwnedFd, Errno> {
-    Context::open(kind)?.mount(attributes)
+/// A new filesystem with these options, each a name and its value, or a name alone; attached nowhere
+/// yet.
+pub(crate) fn new_filesystem(
+    kind: &CStr,
+    options: &[(&CStr, Option<&CStr>)],
+) -> Result<OwnedFd, Errno> {
+    let context = Context::open(kind)?;
+    options
+        .iter()
+        .try_for_each(|(name, value)| context.set(name, *value))?;
+    context.mount(0)
 }
 
 /// Changes what is mounted at a place; it must be the root of a mount.

@@ -1,11 +1,11 @@
 //! Sysctls that belong to a namespace.
-use std::fs::File;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::errno::Errno;
 use oci_spec::runtime::Spec;
 
+use crate::procfs::Procfs;
 use crate::zygote::{Doing, JobError};
 
 /// The kernel keeps these of `kernel.*` in the IPC namespace; see ipc_namespaces(7).
@@ -39,25 +39,21 @@ pub(crate) fn write(name: &str, value: &str, ours: &[&str]) -> Result<(), JobErr
             "the sysctl {name} would change the node: the {kind} namespace is not the pod's own"
         )));
     }
-    let path: PathBuf = Path::new("/proc/sys").join(parts.iter().collect::<PathBuf>());
+    let path: PathBuf = Path::new("sys").join(parts.iter().collect::<PathBuf>());
     let what = || format!("set the sysctl {name} to {value:?}");
-    let opened = File::options().write(true).open(&path);
-    let mut file = match opened {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(JobError::not_found(format!(
-                "the node does not have the sysctl {name}: is it misspelt?"
-            )));
-        }
-        opened => opened.doing(what)?,
-    };
-    // Whatever else is mounted there, writing to it would not set anything (CVE-2019-19921).
-    let is_procfs = fstatfs(&file).doing(what)?.filesystem_type() == PROC_SUPER_MAGIC;
-    if !is_procfs {
-        return Err(JobError::failed(format!(
-            "cannot {}: the node's /proc is no procfs",
+    // Whatever else is mounted there, writing to it would not set anything, or what nobody asked for
+    // (CVE-2019-19921, CVE-2025-52881).
+    let opened = Procfs::mounted().and_then(|procfs| procfs.open_to_write(&path));
+    let mut file = opened.map_err(|errno| match errno {
+        Errno::ENOENT => JobError::not_found(format!(
+            "the node does not have the sysctl {name}: is it misspelt?"
+        )),
+        Errno::EXDEV | Errno::ELOOP => JobError::failed(format!(
+            "cannot {}: the node's /proc is no procfs, or something is mounted over the sysctl",
             what()
-        )));
-    }
+        )),
+        errno => JobError::from_errno(errno, what()),
+    })?;
     file.write_all(value.as_bytes()).doing(what)
 }
 

@@ -157,7 +157,7 @@ fn none_starts_after_inits_exit(lab: &Lab) {
 
 fn none_starts_on_the_node(lab: &Lab) {
     let me = i32::try_from(std::process::id()).unwrap();
-    let (job, _) = support::exec_job(me, shell_process("true"), None);
+    let (job, _) = support::exec_job("none", me, shell_process("true"), None);
     let error = lab
         .perform(husk_sandbox::zygote::Job::Exec(job))
         .unwrap_err();

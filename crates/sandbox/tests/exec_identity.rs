@@ -10,7 +10,6 @@
 mod support;
 
 use husk_sandbox::process::Ended;
-use husk_sandbox::zygote::{Job, JobErrorKind};
 use oci_spec::runtime::LinuxSeccomp;
 use serde_json::{Value, json};
 use support::{Container, Lab, run, shell_process, wait};
@@ -31,10 +30,6 @@ fn main() {
         (
             "seccomp_compares_arguments_under_a_mask",
             seccomp_compares_arguments_under_a_mask,
-        ),
-        (
-            "a_seccomp_listener_is_refused_for_an_exec",
-            a_seccomp_listener_is_refused,
         ),
         (
             "no_new_privileges_is_as_asked",
@@ -176,20 +171,6 @@ fn seccomp_compares_arguments_under_a_mask(lab: &Lab) {
         });
         assert_eq!(container.finish().1, "no USR1\nUSR2\n");
     }
-}
-
-fn a_seccomp_listener_is_refused(lab: &Lab) {
-    let container = lab.shell("sleep 60", |_| {});
-    let profile = json!({
-        "defaultAction": "SCMP_ACT_ALLOW",
-        "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}],
-    });
-    let seccomp: LinuxSeccomp = serde_json::from_value(profile).unwrap();
-    let (job, _) = support::exec_job(container.init.pid, shell_process("true"), Some(seccomp));
-    let error = lab.perform(Job::Exec(job)).unwrap_err();
-    assert_eq!(error.kind, JobErrorKind::Invalid);
-    assert!(error.message.contains("SCMP_ACT_NOTIFY"), "{error}");
-    container.kill();
 }
 
 fn no_new_privileges_is_as_asked(lab: &Lab) {

@@ -244,7 +244,9 @@ fn check_owned(plan: &Plan, linux: &Linux) -> Result<(), EditError> {
 /// Only a UTS namespace that is made for this container is given names here; of a shared one they
 /// are the sandbox's business.
 fn edit_host_name(planned: &Planned, spec: &mut Spec, paths: &dyn Paths) {
-    if planned.scope == Scope::Node || (planned.is_changed() && planned.scope.is_joined()) {
+    // What was asked for as it is stays: a name for the node's namespace is refused later, as other
+    // runtimes do.
+    if planned.is_changed() && (planned.scope == Scope::Node || planned.scope.is_joined()) {
         spec.set_hostname(None).set_domainname(None);
     }
     let own = planned.is_changed() && planned.scope == Scope::Container;

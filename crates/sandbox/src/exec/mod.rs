@@ -24,6 +24,7 @@ use crate::birth::{Birthplace, Maker, announcement};
 use crate::cgroup::Cgroup;
 use crate::process::Pidfd;
 use crate::program::{Program, limits};
+use crate::seccomp::LISTENING;
 use crate::workload::Workload;
 use crate::zygote::{Doing, Done, Exec, JobError, Report};
 use crate::{bundle, console, sys};
@@ -43,11 +44,18 @@ const NOT_EXECUTED: i32 = 127;
 pub(crate) fn exec(job: Exec, report: &Report) -> Result<Done, JobError> {
     bundle::check_process(&job.process)?;
     let workload = Workload::new(&job.process)?;
-    let program = Program::new(job.process, workload, job.seccomp.as_ref())?;
-
     report.step("opening the container's init");
     let init = open_init(job.init)?;
+    let init_pid = init.pid;
     let namespaces = join::differing(init.pid)?;
+    let in_user_namespace = namespaces.contains(CloneFlags::CLONE_NEWUSER);
+    let program = Program::new(
+        job.process,
+        workload,
+        job.container,
+        in_user_namespace,
+        "running",
+    )?;
     limits::set_oom_score_of_exec(&program.process, init.pid)?;
     prctl::set_dumpable(false).doing(|| "become undumpable")?;
 
@@ -87,7 +95,7 @@ pub(crate) fn exec(job: Exec, report: &Report) -> Result<Done, JobError> {
                 .write_all(&[GO])
                 .doing(|| "let the process execute")
         })
-        .and_then(|()| read_outcome(outcome, &child));
+        .and_then(|()| read_outcome(outcome, &child, &program, init_pid));
     executed.inspect_err(|_| {
         // It has reported and exits by itself, unless it hangs: then it must not stay.
         let _ = child.kill();
@@ -141,6 +149,7 @@ impl Waiting {
 
     fn try_execute(&mut self, program: &Program) -> Result<Infallible, JobError> {
         program.begin_session()?;
+        program.listen(&mut self.outcome)?;
         self.go
             .read_exact(&mut [0])
             .doing(|| "wait for the builder")?;
@@ -165,8 +174,19 @@ fn open_init(pid: i32) -> Result<Pidfd, JobError> {
 }
 
 /// Waits until the process has executed.
-fn read_outcome(outcome: PipeReader, child: &Pidfd) -> Result<(), JobError> {
-    let mut bytes = Vec::new();
+fn read_outcome(
+    mut outcome: PipeReader,
+    child: &Pidfd,
+    program: &Program,
+    init: i32,
+) -> Result<(), JobError> {
+    let mut first = [0];
+    let read = outcome.read(&mut first).doing(|| "hear from the process")?;
+    let mut bytes = first.get(..read).unwrap_or_default().to_vec();
+    if bytes == [LISTENING] {
+        program.hand_over_listener(child, init, &mut outcome)?;
+        bytes.clear();
+    }
     outcome
         .take(LONGEST)
         .read_to_end(&mut bytes)

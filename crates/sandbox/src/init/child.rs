@@ -10,10 +10,9 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
-use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::unistd::sethostname;
-use oci_spec::runtime::{Linux, LinuxPersonalityDomain, Process, Spec};
+use oci_spec::runtime::{Linux, Process, Spec};
 
 use super::namespaces::Wanted;
 use super::{READY, root};
@@ -101,6 +100,7 @@ fn close_all_but<const N: usize>(kept: [RawFd; N]) -> Result<(), JobError> {
 
 impl Waiting {
     fn run(&mut self, mut start: File) -> Result<Infallible, JobError> {
+        self.program.listen(&mut self.outcome)?;
         self.outcome
             .write_all(&[READY])
             .doing(|| "say that init is ready")?;
@@ -123,7 +123,8 @@ impl Surroundings<'_> {
     fn enter(self, process: &Process) -> Result<(), JobError> {
         self.birthplace.move_into(self.cgroup)?;
         self.wanted.enter_cgroup_namespace()?;
-        if self.wanted.new.contains(CloneFlags::CLONE_NEWUTS) {
+        // Also of one that was joined, as with other runtimes.
+        if self.wanted.not_the_nodes.contains(&"uts") {
             set_names(self.spec)?;
         }
         if self.loopback {
@@ -140,7 +141,6 @@ impl Surroundings<'_> {
             self.cgroup,
             &self.wanted,
         )?;
-        set_personality(self.linux)?;
         match self.console {
             Some(master) => {
                 let terminal = stdio::take_terminal(process, process.user().uid(), &master)?;
@@ -154,36 +154,12 @@ impl Surroundings<'_> {
 }
 
 fn set_names(spec: &Spec) -> Result<(), JobError> {
-    if let Some(name) = spec.hostname() {
-        sethostname(name).doing(|| format!("set the host name to {name:?}"))?;
+    let given = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
+    if let Some(name) = given(spec.hostname()) {
+        sethostname(&name).doing(|| format!("set the host name to {name:?}"))?;
     }
-    if let Some(name) = spec.domainname() {
-        sys::set_domain_name(name).doing(|| format!("set the domain name to {name:?}"))?;
+    if let Some(name) = given(spec.domainname()) {
+        sys::set_domain_name(&name).doing(|| format!("set the domain name to {name:?}"))?;
     }
-    Ok(())
-}
-
-/// personality(2).
-fn set_personality(linux: &Linux) -> Result<(), JobError> {
-    let Some(personality) = linux.personality() else {
-        return Ok(());
-    };
-    if personality
-        .flags()
-        .as_ref()
-        .is_some_and(|flags| !flags.is_empty())
-    {
-        return Err(JobError::invalid(
-            "linux.personality.flags is not empty: the runtime specification defines none",
-        ));
-    }
-    // As in linux/personality.h.
-    let domain = match personality.domain() {
-        LinuxPersonalityDomain::PerLinux => 0,
-        LinuxPersonalityDomain::PerLinux32 => 8,
-    };
-    // SAFETY: personality(2) takes an integer.
-    let answer = unsafe { libc::personality(domain) };
-    Errno::result(answer).doing(|| "set linux.personality")?;
     Ok(())
 }

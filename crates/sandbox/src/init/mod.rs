@@ -47,7 +47,8 @@ use self::namespaces::Wanted;
 use crate::birth::{Birthplace, announcement};
 use crate::cgroup::Cgroup;
 use crate::process::Pidfd;
-use crate::program::{Program, limits};
+use crate::program::{Inherited, Program, limits};
+use crate::seccomp::LISTENING;
 use crate::workload::Workload;
 use crate::zygote::{Create, Doing, Done, JobError, Report};
 use crate::{bundle, console};
@@ -69,7 +70,9 @@ pub(crate) fn make(
     report: &Report,
 ) -> Result<Done, JobError> {
     let linux = bundle::linux(spec)?;
-    let program = Program::new(process, workload, linux.seccomp().as_ref())?;
+    let container = Inherited::of(&job.id, &job.dir, spec);
+    let in_user_namespace = bundle::has_user_namespace(linux);
+    let program = Program::new(process, workload, container, in_user_namespace, "creating")?;
     let terminal = program.process.terminal().unwrap_or(false);
     let stdio = std::mem::take(&mut job.stdio);
     if !terminal {
@@ -130,7 +133,7 @@ pub(crate) fn make(
     };
 
     report.step("waiting for init to be ready");
-    let outcome = read_outcome(outcome, &init)?;
+    let outcome = read_outcome(outcome, &init, &program)?;
     limits::set_scheduler(scheduler.as_ref(), &init)?;
     let console = console
         .map(|socket| console::receive_fd(socket.as_raw_fd()))
@@ -169,9 +172,17 @@ fn make_start(dir: &Path) -> Result<File, JobError> {
 }
 
 /// Waits until init is ready: comes back with the pipe that says whether it has executed.
-fn read_outcome(mut outcome: PipeReader, init: &Pidfd) -> Result<PipeReader, JobError> {
+fn read_outcome(
+    mut outcome: PipeReader,
+    init: &Pidfd,
+    program: &Program,
+) -> Result<PipeReader, JobError> {
     let mut first = [0];
-    let read = outcome.read(&mut first).doing(|| "hear from init")?;
+    let mut read = outcome.read(&mut first).doing(|| "hear from init")?;
+    if read == 1 && first == [LISTENING] {
+        program.hand_over_listener(init, init.pid, &mut outcome)?;
+        read = outcome.read(&mut first).doing(|| "hear from init")?;
+    }
     if read == 1 && first == [READY] {
         return Ok(outcome);
     }

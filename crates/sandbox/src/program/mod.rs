@@ -2,17 +2,24 @@
 //! same order, for a container's init and for a further process.
 mod cwd;
 mod identity;
+mod inherited;
+mod keyring;
 pub(crate) mod limits;
 pub(crate) mod stdio;
 
 use std::convert::Infallible;
+use std::io::{Read, Write};
 
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, setsid};
-use oci_spec::runtime::{LinuxSeccomp, Process};
+use oci_spec::runtime::Process;
 
 pub(crate) use self::identity::become_root;
-use crate::seccomp::Filter;
+pub use self::inherited::Inherited;
+pub(crate) use self::inherited::{check_memory_policy, check_personality};
+use crate::lsm;
+use crate::process::Pidfd;
+use crate::seccomp::{self, Filter, Listener};
 use crate::workload::{self, Workload};
 use crate::zygote::{Doing, JobError};
 
@@ -20,26 +27,35 @@ use crate::zygote::{Doing, JobError};
 /// refused is.
 pub(crate) struct Program {
     pub(crate) process: Process,
+    container: Inherited,
+    in_user_namespace: bool,
     filter: Option<Filter>,
+    listener: Option<Listener>,
     workload: Workload,
 }
 
 impl Program {
+    /// `status` is that of the container, for whoever listens to its system calls.
+    ///
     /// # Errors
     /// `Invalid`: a process or a seccomp profile that makes no sense.
     pub(crate) fn new(
         process: Process,
         workload: Workload,
-        seccomp: Option<&LinuxSeccomp>,
+        container: Inherited,
+        in_user_namespace: bool,
+        status: &str,
     ) -> Result<Self, JobError> {
-        let label = process.selinux_label().as_deref().unwrap_or_default();
-        if !label.is_empty() {
-            return Err(JobError::invalid(format!(
-                "process.selinuxLabel {label:?} is not supported: leave it empty"
-            )));
-        }
+        lsm::check(&process)?;
+        let profile = container.seccomp.as_ref();
+        let is_early = process.no_new_privileges() != Some(true);
+        let listener =
+            profile.map(|profile| Listener::connect(&container, profile, status, is_early));
         Ok(Self {
-            filter: seccomp.map(Filter::of).transpose()?,
+            filter: profile.map(Filter::of).transpose()?,
+            listener: listener.transpose()?.flatten(),
+            container,
+            in_user_namespace,
             process,
             workload,
         })
@@ -50,14 +66,11 @@ impl Program {
     /// after it.
     pub(crate) fn become_user(&mut self) -> Result<(), JobError> {
         let process = &self.process;
+        lsm::label_keys(process)?;
+        keyring::join(&self.container.id, self.in_user_namespace);
+        lsm::confine_at_exec(process)?;
+        self.container.set()?;
         limits::set(process)?;
-        if let Some(profile) = process.apparmor_profile() {
-            libcontainer::apparmor::apply_profile(profile).map_err(|error| {
-                JobError::failed(format!(
-                    "cannot set the AppArmor profile {profile}: {error}"
-                ))
-            })?;
-        }
         umask(Mode::from_bits_truncate(
             process.user().umask().unwrap_or(0o022),
         ));
@@ -66,8 +79,8 @@ impl Program {
             nix::sys::prctl::set_no_new_privs().doing(|| "set no_new_privs")?;
         }
         identity::become_user(process)?;
-        if let Some(filter) = self.filter.as_ref().filter(|_| !self.filters_late()) {
-            filter.load()?;
+        if !self.filters_late() {
+            self.load_filter()?;
         }
         identity::drop_capabilities(process)?;
         if let Err(errno) = entered {
@@ -94,10 +107,41 @@ impl Program {
     /// Executes; returns only when that failed.
     pub(crate) fn execute(&self) -> Result<Infallible, JobError> {
         limits::set_processes(&self.process)?;
-        if let Some(filter) = self.filter.as_ref().filter(|_| self.filters_late()) {
-            filter.load()?;
+        if self.filters_late() && self.listener.is_none() {
+            self.load_filter()?;
         }
         self.workload.execute()
+    }
+
+    /// Asks the listener from now on, if there is one, and waits until the builder has handed it over:
+    /// `outcome` leads to it, and it must call [`Program::hand_over_listener`] when it reads
+    /// [`LISTENING`](seccomp::LISTENING).
+    pub(crate) fn listen(&self, outcome: &mut impl Write) -> Result<(), JobError> {
+        if self.listener.is_none() {
+            return Ok(());
+        }
+        if self.filters_late() {
+            self.load_filter()?;
+        }
+        seccomp::announce(outcome).doing(|| "say that the filter is loaded")
+    }
+
+    fn load_filter(&self) -> Result<(), JobError> {
+        self.filter.as_ref().map_or(Ok(()), Filter::load)
+    }
+
+    /// In the builder, which has read [`LISTENING`](seccomp::LISTENING) from a process: sends its
+    /// listener, and lets it go on. `init` is that of its container.
+    pub(crate) fn hand_over_listener(
+        &self,
+        process: &Pidfd,
+        init: i32,
+        outcome: &mut impl Read,
+    ) -> Result<(), JobError> {
+        if let Some(listener) = &self.listener {
+            listener.hand_over(process, init)?;
+        }
+        seccomp::release(outcome).doing(|| "hear from a process that loaded its filter")
     }
 
     /// A filter binds what comes after it: with no_new_privs it is loaded as late as can be;

@@ -122,7 +122,8 @@ const RESTRICTIONS: MsFlags = MsFlags::MS_RDONLY
     .union(MsFlags::MS_NOEXEC)
     .union(MsFlags::MS_NOATIME)
     .union(MsFlags::MS_NODIRATIME)
-    .union(MsFlags::MS_RELATIME);
+    .union(MsFlags::MS_RELATIME)
+    .union(options::MS_NOSYMFOLLOW);
 
 /// Opens `path` as a process whose root is `root` would: neither `..` nor a symlink leads out.
 pub(crate) fn open_in_root(root: &Path, path: &Path, flags: OFlag) -> Result<File, Errno> {

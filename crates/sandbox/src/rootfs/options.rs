@@ -9,10 +9,14 @@ use crate::mount_api::{self, Attributes};
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Options {
     pub(crate) flags: MsFlags,
+    /// Those that an option such as `rw` or `exec` takes away: what is bound may have them.
+    pub(crate) cleared: MsFlags,
     /// Applied by a call of its own.
     pub(crate) propagation: Option<MsFlags>,
     /// For the mount and all below it, applied by a call of its own: `rro` and its kin.
     pub(crate) recursive: Option<Attributes>,
+    /// `tmpcopyup`: a tmpfs begins with what it covers.
+    pub(crate) copies_up: bool,
     /// For the filesystem, joined by commas.
     pub(crate) data: String,
 }
@@ -20,25 +24,36 @@ pub(crate) struct Options {
 /// mount(2) copies one page of data at most, with its terminating zero.
 const PAGE: usize = 4096;
 
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            flags: MsFlags::empty(),
+            cleared: MsFlags::empty(),
+            propagation: None,
+            recursive: None,
+            copies_up: false,
+            data: String::new(),
+        }
+    }
+}
+
 impl Options {
     /// # Errors
     /// The option that cannot be honoured, and why.
     pub(crate) fn parse(options: &[String]) -> Result<Self, String> {
-        let mut parsed = Self {
-            flags: MsFlags::empty(),
-            propagation: None,
-            recursive: None,
-            data: String::new(),
-        };
+        let mut parsed = Self::default();
         for option in options {
             if let Some((flag, set)) = flag(option) {
                 parsed.flags.set(flag, set);
+                parsed.cleared.set(flag, !set);
             } else if let Some((set, clear)) = recursive_attribute(option) {
                 let attributes = parsed.recursive.get_or_insert_default();
                 attributes.set |= set;
                 attributes.clear |= clear;
             } else if let Some(propagation) = propagation(option) {
                 parsed.propagation = Some(propagation);
+            } else if option == "tmpcopyup" {
+                parsed.copies_up = true;
             } else if option == "loop" {
                 return Err("the option loop is not supported: mount an image file before".into());
             } else if option.starts_with("uidmap=") || option.starts_with("gidmap=") {
@@ -110,7 +125,10 @@ fn shared_parent(layers: &[&Path]) -> Option<PathBuf> {
     (shared.is_absolute() && layers.iter().all(|layer| is_plain(layer))).then(|| shared.to_owned())
 }
 
-/// The flag an option sets or clears.
+/// `MS_NOSYMFOLLOW` of linux/mount.h, of which nix knows nothing.
+pub(crate) const MS_NOSYMFOLLOW: MsFlags = MsFlags::from_bits_retain(0x100);
+
+/// The flag an option sets or clears; see "Linux mount options" in the runtime specification.
 fn flag(option: &str) -> Option<(MsFlags, bool)> {
     Some(match option {
         "async" => (MsFlags::MS_SYNCHRONOUS, false),
@@ -121,15 +139,21 @@ fn flag(option: &str) -> Option<(MsFlags, bool)> {
         "diratime" => (MsFlags::MS_NODIRATIME, false),
         "dirsync" => (MsFlags::MS_DIRSYNC, true),
         "exec" => (MsFlags::MS_NOEXEC, false),
+        "iversion" => (MsFlags::MS_I_VERSION, true),
+        "lazytime" => (MsFlags::MS_LAZYTIME, true),
+        "loud" => (MsFlags::MS_SILENT, false),
         "mand" => (MsFlags::MS_MANDLOCK, true),
         "noatime" => (MsFlags::MS_NOATIME, true),
         "nodev" => (MsFlags::MS_NODEV, true),
         "nodiratime" => (MsFlags::MS_NODIRATIME, true),
         "noexec" => (MsFlags::MS_NOEXEC, true),
+        "noiversion" => (MsFlags::MS_I_VERSION, false),
+        "nolazytime" => (MsFlags::MS_LAZYTIME, false),
         "nomand" => (MsFlags::MS_MANDLOCK, false),
         "norelatime" => (MsFlags::MS_RELATIME, false),
         "nostrictatime" => (MsFlags::MS_STRICTATIME, false),
         "nosuid" => (MsFlags::MS_NOSUID, true),
+        "nosymfollow" => (MS_NOSYMFOLLOW, true),
         "rbind" => (MsFlags::MS_BIND.union(MsFlags::MS_REC), true),
         "relatime" => (MsFlags::MS_RELATIME, true),
         "remount" => (MsFlags::MS_REMOUNT, true),
@@ -138,6 +162,7 @@ fn flag(option: &str) -> Option<(MsFlags, bool)> {
         "silent" => (MsFlags::MS_SILENT, true),
         "strictatime" => (MsFlags::MS_STRICTATIME, true),
         "suid" => (MsFlags::MS_NOSUID, false),
+        "symfollow" => (MS_NOSYMFOLLOW, false),
         "sync" => (MsFlags::MS_SYNCHRONOUS, true),
         _ => return None,
     })
@@ -172,31 +197,71 @@ fn recursive_attribute(option: &str) -> Option<(u64, u64)> {
     })
 }
 
-/// A mount's own flags as `MOUNT_ATTR_*`: what a bind mount changes of its source's.
-pub(crate) fn attributes(flags: MsFlags) -> Attributes {
-    const OF_A_MOUNT: [(MsFlags, u64); 5] = [
-        (MsFlags::MS_RDONLY, mount_api::MOUNT_ATTR_RDONLY),
-        (MsFlags::MS_NOSUID, mount_api::MOUNT_ATTR_NOSUID),
-        (MsFlags::MS_NODEV, mount_api::MOUNT_ATTR_NODEV),
-        (MsFlags::MS_NOEXEC, mount_api::MOUNT_ATTR_NOEXEC),
-        (MsFlags::MS_NODIRATIME, mount_api::MOUNT_ATTR_NODIRATIME),
-    ];
-    let mut attributes = Attributes::default();
-    for (flag, attribute) in OF_A_MOUNT {
-        if flags.contains(flag) {
-            attributes.set |= attribute;
+/// The flags that belong to a mount rather than to its filesystem, but for access times.
+const OF_A_MOUNT: [(MsFlags, u64); 5] = [
+    (MsFlags::MS_RDONLY, mount_api::MOUNT_ATTR_RDONLY),
+    (MsFlags::MS_NOSUID, mount_api::MOUNT_ATTR_NOSUID),
+    (MsFlags::MS_NODEV, mount_api::MOUNT_ATTR_NODEV),
+    (MsFlags::MS_NOEXEC, mount_api::MOUNT_ATTR_NOEXEC),
+    (MS_NOSYMFOLLOW, mount_api::MOUNT_ATTR_NOSYMFOLLOW),
+];
+/// When access times are written: of these one counts, the first.
+const OF_ATIME: [(MsFlags, u64); 3] = [
+    (MsFlags::MS_STRICTATIME, mount_api::MOUNT_ATTR_STRICTATIME),
+    (MsFlags::MS_NOATIME, mount_api::MOUNT_ATTR_NOATIME),
+    (MsFlags::MS_RELATIME, mount_api::MOUNT_ATTR_RELATIME),
+];
+
+impl Options {
+    /// What a bind mount has of its own, as `MOUNT_ATTR_*`.
+    ///
+    /// As with runc, options that say anything say all: what is bound loses the flags that they do
+    /// not name, so that `rw` alone makes what the node mounted `noexec` executable. Without any, it
+    /// stays as it is. Access times stay as they are as long as no option is about them. Options
+    /// about the filesystem (`sync`, `lazytime` and their kin) change no bind mount: the kernel has
+    /// one of each for all mounts of a filesystem.
+    pub(crate) fn of_a_bind(&self) -> Attributes {
+        let mut attributes = Attributes::default();
+        let how = MsFlags::MS_BIND | MsFlags::MS_REC | MsFlags::MS_REMOUNT;
+        if (self.flags.difference(how) | self.cleared).is_empty() {
+            return attributes;
         }
+        for (flag, attribute) in OF_A_MOUNT {
+            if self.flags.contains(flag) {
+                attributes.set |= attribute;
+            } else {
+                attributes.clear |= attribute;
+            }
+        }
+        if self.flags.contains(MsFlags::MS_NODIRATIME) {
+            attributes.set |= mount_api::MOUNT_ATTR_NODIRATIME;
+        } else if self.cleared.contains(MsFlags::MS_NODIRATIME) {
+            attributes.clear |= mount_api::MOUNT_ATTR_NODIRATIME;
+        }
+        let all = OF_ATIME
+            .iter()
+            .fold(MsFlags::empty(), |all, (flag, _)| all | *flag);
+        let named = OF_ATIME.iter().find(|(flag, _)| self.flags.contains(*flag));
+        if named.is_some() || self.cleared.intersects(all) {
+            // Those who clear what a mount has want the kernel's default.
+            let (_, attribute) =
+                named.unwrap_or(&(MsFlags::MS_RELATIME, mount_api::MOUNT_ATTR_RELATIME));
+            attributes.set |= attribute;
+            attributes.clear |= mount_api::MOUNT_ATTR_ATIME;
+        }
+        attributes
     }
-    let of_atime = [
-        (MsFlags::MS_STRICTATIME, mount_api::MOUNT_ATTR_STRICTATIME),
-        (MsFlags::MS_NOATIME, mount_api::MOUNT_ATTR_NOATIME),
-        (MsFlags::MS_RELATIME, mount_api::MOUNT_ATTR_RELATIME),
-    ];
-    if let Some((_, attribute)) = of_atime.iter().find(|(flag, _)| flags.contains(*flag)) {
-        attributes.set |= attribute;
-        attributes.clear |= mount_api::MOUNT_ATTR_ATIME;
+
+    /// The same, where flags of what is bound cannot be taken away: it came from another user
+    /// namespace (see `MNT_LOCKED` in mount_namespaces(7)). `None` when the options ask for just that.
+    pub(crate) fn of_a_locked_bind(&self) -> Option<Attributes> {
+        let mut attributes = self.of_a_bind();
+        let asked = OF_A_MOUNT
+            .iter()
+            .any(|(flag, _)| self.cleared.contains(*flag));
+        attributes.clear &= mount_api::MOUNT_ATTR_ATIME;
+        (!asked).then_some(attributes)
     }
-    attributes
 }
 
 fn propagation(option: &str) -> Option<MsFlags> {

@@ -18,11 +18,14 @@ const DIRECTORY: &str = "/run/husk-seccomp";
 /// Nodes have a handful of profiles; whoever makes up more is not to fill the memory that /run is.
 const MOST: usize = 64;
 
+/// Counts the ways in which husk has made programs: one that another version kept is not used.
+const MAKER: u32 = 2;
+
 /// All that a compiled program depends on.
 pub(super) fn key(profile: &LinuxSeccomp) -> Result<Vec<u8>, JobError> {
     let version =
         ScmpVersion::current().map_or_else(|_| String::new(), |version| version.to_string());
-    let mut key = format!("{} {version} ", std::env::consts::ARCH).into_bytes();
+    let mut key = format!("{MAKER} {} {version} ", std::env::consts::ARCH).into_bytes();
     serde_json::to_writer(&mut key, profile).map_err(|error| {
         JobError::failed(format!("cannot write linux.seccomp as JSON: {error}"))
     })?;

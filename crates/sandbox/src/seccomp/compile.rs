@@ -12,6 +12,7 @@ use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall,
 };
 
+use super::newer::{self, Instruction};
 use crate::zygote::{Doing, JobError};
 
 /// Calls are looked up in a tree: the kernel, which tries every call when a filter is loaded, is
@@ -27,7 +28,11 @@ pub(super) fn compile(profile: &LinuxSeccomp) -> Result<Vec<u8>, JobError> {
     filter
         .export_bpf(&memory)
         .map_err(|error| JobError::failed(format!("cannot export linux.seccomp: {error}")))?;
-    let mut program = Vec::new();
+    let default = action(profile.default_action(), profile.default_errno_ret());
+    let mut program: Vec<u8> = newer::answers(profile, default)
+        .into_iter()
+        .flat_map(Instruction::bytes)
+        .collect();
     let mut memory = File::from(memory);
     memory
         .rewind()
@@ -122,7 +127,7 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>) -> ScmpAction {
     }
 }
 
-fn architecture(arch: Arch) -> ScmpArch {
+pub(super) fn architecture(arch: Arch) -> ScmpArch {
     match arch {
         Arch::ScmpArchNative => ScmpArch::Native,
         Arch::ScmpArchX86 => ScmpArch::X86,

@@ -33,7 +33,7 @@ impl Instructions {
     }
 
     /// Binds this process, and those it will fork, for good, with the flags of seccomp(2). It takes
-    /// `no_new_privs` or CAP_SYS_ADMIN.
+    /// `no_new_privs` or CAP_SYS_ADMIN. A listener stays open until the process executes.
     pub(crate) fn load(&self, flags: libc::c_ulong) -> io::Result<()> {
         let program = libc::sock_fprog {
             len: u16::try_from(self.0.len()).map_err(io::Error::other)?,
@@ -48,7 +48,7 @@ impl Instructions {
                 &raw const program,
             )
         };
-        if answer == 0 {
+        if answer >= 0 {
             Ok(())
         } else {
             Err(io::Error::last_os_error())

@@ -6,10 +6,13 @@
 mod cache;
 mod compile;
 mod instructions;
+mod listener;
+mod newer;
 
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag};
 
 pub(crate) use self::instructions::Instructions;
+pub(crate) use self::listener::{LISTENING, Listener, announce, release};
 use crate::zygote::{Doing, JobError};
 
 /// A profile as the kernel takes it.
@@ -21,14 +24,8 @@ pub(crate) struct Filter {
 
 impl Filter {
     /// # Errors
-    /// `Invalid`: a profile that notifies a listener, or that libseccomp refuses.
+    /// `Invalid`: a profile that libseccomp refuses.
     pub(crate) fn of(profile: &LinuxSeccomp) -> Result<Self, JobError> {
-        if notifies(profile) {
-            return Err(JobError::invalid(
-                "the container's seccomp profile notifies a listener, which is not supported here: \
-                 use it without SCMP_ACT_NOTIFY",
-            ));
-        }
         let key = cache::key(profile)?;
         let program = match cache::find(&key) {
             Some(program) => program,
@@ -66,17 +63,29 @@ pub(crate) fn notifies(profile: &LinuxSeccomp) -> bool {
 }
 
 fn flags(profile: &LinuxSeccomp) -> libc::c_ulong {
+    /// Of linux/seccomp.h; libc has no name for it.
+    const WAIT_KILLABLE_RECV: libc::c_ulong = 1 << 5;
+    let listener = match notifies(profile) {
+        true => libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
+        false => 0,
+    };
     let flags = profile.flags().iter().flatten();
-    flags.fold(0, |flags, flag| {
+    flags.fold(listener, |flags, flag| {
         flags
             | match flag {
                 LinuxSeccompFilterFlag::SeccompFilterFlagLog => libc::SECCOMP_FILTER_FLAG_LOG,
-                LinuxSeccompFilterFlag::SeccompFilterFlagTsync => libc::SECCOMP_FILTER_FLAG_TSYNC,
                 LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => {
                     libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW
                 }
-                // It changes how a listener is waited for, and there is none.
-                LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 0,
+                // They are for a listener, and for none: this process has one thread.
+                LinuxSeccompFilterFlag::SeccompFilterFlagTsync if listener == 0 => {
+                    libc::SECCOMP_FILTER_FLAG_TSYNC
+                }
+                LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv if listener != 0 => {
+                    WAIT_KILLABLE_RECV
+                }
+                LinuxSeccompFilterFlag::SeccompFilterFlagTsync
+                | LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 0,
             }
     })
 }

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{ForkResult, fork};
-use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process};
+use oci_spec::runtime::{LinuxResources, Process};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::builder::Report;
@@ -25,6 +25,7 @@ pub(crate) use self::error::{Doing, Leftovers};
 pub use self::error::{JobError, JobErrorKind, ZygoteError};
 use crate::cgroup::{self, Driver};
 use crate::process::Pidfd;
+pub use crate::program::Inherited;
 use crate::rootfs::Mount;
 
 /// The shim's end of the zygote. Jobs run side by side; replies come in the order they finish.
@@ -86,12 +87,12 @@ pub struct Create {
 /// Runs a further process in a container.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Exec {
+    /// What binds all processes of the container.
+    pub container: Inherited,
     /// The container's init, whose namespaces, root and cgroup it joins.
     pub init: i32,
     /// What to run, as whom, where.
     pub process: Process,
-    /// The container's seccomp profile: it binds further processes too.
-    pub seccomp: Option<LinuxSeccomp>,
     /// Ignored with `process.terminal`.
     #[serde(skip)]
     pub stdio: Stdio,

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use husk_sandbox::cgroup::Driver;
 use husk_sandbox::process::{Ended, Pidfd, reap_orphans};
 use husk_sandbox::rootfs::{Mount, unmount_all};
-use husk_sandbox::zygote::{self, Create, Done, Exec, Job, JobError, Stdio, Zygote};
+use husk_sandbox::zygote::{self, Create, Done, Exec, Inherited, Job, JobError, Stdio, Zygote};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci_spec::runtime::{LinuxSeccomp, Process};
 use serde_json::{Value, json};
@@ -269,7 +269,7 @@ impl Lab {
         process: Value,
         seccomp: Option<LinuxSeccomp>,
     ) -> Result<(Done, File), JobError> {
-        let (job, stdout) = exec_job(container.init.pid, process, seccomp);
+        let (job, stdout) = exec_job(&container.id, container.init.pid, process, seccomp);
         self.perform(Job::Exec(job)).map(|done| (done, stdout))
     }
 
@@ -400,7 +400,12 @@ impl Container {
     }
 }
 
-pub(crate) fn exec_job(init: i32, process: Value, seccomp: Option<LinuxSeccomp>) -> (Exec, File) {
+pub(crate) fn exec_job(
+    container: &str,
+    init: i32,
+    process: Value,
+    seccomp: Option<LinuxSeccomp>,
+) -> (Exec, File) {
     let process: Process = serde_json::from_value(process).unwrap();
     let (reader, writer) = std::io::pipe().unwrap();
     let writer = OwnedFd::from(writer);
@@ -411,9 +416,13 @@ pub(crate) fn exec_job(init: i32, process: Value, seccomp: Option<LinuxSeccomp>)
     };
     (
         Exec {
+            container: Inherited {
+                id: container.to_owned(),
+                seccomp,
+                ..Inherited::default()
+            },
             init,
             process,
-            seccomp,
             stdio,
         },
         File::from(OwnedFd::from(reader)),

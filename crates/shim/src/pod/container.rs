@@ -9,8 +9,9 @@ use husk_plugin_host::subject::Container as Subject;
 use husk_sandbox::cgroup::{Cgroup, Driver, OomWatch};
 use husk_sandbox::process::Pidfd;
 use husk_sandbox::rootfs::Mount;
+use husk_sandbox::zygote::Inherited;
 use husk_scope::Plan;
-use oci_spec::runtime::{LinuxSeccomp, Process as OciProcess};
+use oci_spec::runtime::Process as OciProcess;
 
 use super::lock;
 use super::withheld::Withheld;
@@ -51,7 +52,8 @@ pub(crate) struct Known {
     pub(crate) driver: Driver,
     /// Where its cgroup will be, if that can be told.
     pub(crate) named_cgroup: Option<Cgroup>,
-    pub(crate) seccomp: Option<LinuxSeccomp>,
+    /// What its further processes take on, too.
+    pub(crate) inherited: Inherited,
     /// Where its /dev/shm is bound from, if it is.
     pub(crate) shm: Option<PathBuf>,
 }

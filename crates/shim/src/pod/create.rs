@@ -6,7 +6,7 @@ use std::sync::Arc;
 use husk_plugin_host::{decide, subject};
 use husk_sandbox::cgroup::Cgroup;
 use husk_sandbox::process::{Pidfd, start_time};
-use husk_sandbox::zygote::{self, Create, Job};
+use husk_sandbox::zygote::{self, Create, Inherited, Job};
 use husk_scope::record::{Container as Recorded, Status};
 use husk_scope::{Assignment, Kind, Plan, RequestError, Scope, Scopes, requested};
 use log::warn;
@@ -213,7 +213,6 @@ fn assigned_by_annotation(bundle: &Bundle, requested: &Scopes) -> Vec<Assignment
 fn known(pod: &Pod, container: &Container, bundle: &Bundle, plan: Plan) -> Known {
     let cgroups_path = bundle.cgroups_path();
     let driver = pod.driver(&cgroups_path);
-    let linux = bundle.spec.linux().as_ref();
     Known {
         name: bundle.name(&container.id),
         plan,
@@ -221,7 +220,7 @@ fn known(pod: &Pod, container: &Container, bundle: &Bundle, plan: Plan) -> Known
         named_cgroup: Cgroup::named(driver, Some(&cgroups_path), &container.id).ok(),
         driver,
         cgroups_path,
-        seccomp: linux.and_then(|linux| linux.seccomp().clone()),
+        inherited: Inherited::of(&container.id, bundle.dir(), &bundle.spec),
         shm: None,
     }
 }

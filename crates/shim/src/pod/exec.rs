@@ -41,9 +41,9 @@ async fn run(
     let done = pod
         .jobs
         .run(Job::Exec(Exec {
+            container: container.known()?.inherited.clone(),
             init,
             process: spec,
-            seccomp: container.known()?.seccomp.clone(),
             stdio,
         }))
         .await?;

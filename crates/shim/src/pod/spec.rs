@@ -4,6 +4,8 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use husk_sandbox::cgroup::Driver;
+use husk_sandbox::lenient;
+use log::warn;
 use oci_spec::runtime::Spec;
 
 use crate::failure::Failure;
@@ -43,17 +45,28 @@ impl Bundle {
                 _ => Failure::internal(message),
             }
         })?;
-        let spec = serde_json::from_slice(&text).map_err(|error| {
+        let (spec, unknown) = lenient::read(&text).map_err(|error| {
             Failure::invalid(format!(
                 "{} is not an OCI runtime spec: {error}",
                 path.display()
             ))
         })?;
+        if !unknown.is_empty() {
+            warn!(
+                "{} names capabilities that do not exist, left out: {unknown:?}",
+                path.display()
+            );
+        }
         Ok(Self {
             spec: Arc::new(spec),
             text,
             dir: dir.to_owned(),
         })
+    }
+
+    /// Where it is.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     pub(super) fn annotation(&self, name: &str) -> Option<&str> {

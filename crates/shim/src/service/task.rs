@@ -7,7 +7,9 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{Message, MessageField};
 use containerd_shim_protos::shim::oci::ProcessDetails;
 use containerd_shim_protos::shim_async::Task;
+use husk_sandbox::lenient;
 use husk_sandbox::rootfs::Mount;
+use log::warn;
 use oci_spec::runtime::Process as OciProcess;
 use ttrpc::Result;
 use ttrpc::r#async::TtrpcContext;
@@ -230,12 +232,18 @@ impl Task for Service {
     }
 
     async fn exec(&self, _: &TtrpcContext, req: api::ExecProcessRequest) -> Result<api::Empty> {
-        let spec: OciProcess = serde_json::from_slice(&req.spec.value).map_err(|error| {
+        let (spec, unknown) = lenient::read::<OciProcess>(&req.spec.value).map_err(|error| {
             Failure::invalid(format!(
                 "exec {} of container {}: its spec is no OCI process: {error}",
                 req.exec_id, req.id
             ))
         })?;
+        if !unknown.is_empty() {
+            let (exec, id) = (&req.exec_id, &req.id);
+            warn!(
+                "exec {exec} of container {id} names capabilities that do not exist, left out: {unknown:?}"
+            );
+        }
         let stdio = Stdio {
             stdin: req.stdin,
             stdout: req.stdout,

@@ -13,7 +13,7 @@ use nix::unistd::symlinkat;
 use oci_spec::runtime::Mount;
 
 use super::Making;
-use super::mounts::{Refused, bind_to, new_filesystem};
+use super::mounts::{Refused, bind_to, check_place, new_filesystem};
 use crate::cgroup::View;
 use crate::mount_api::{self, Attributes, Depth, MOUNT_ATTR_RDONLY};
 use crate::rootfs::options::Options;
@@ -39,6 +39,7 @@ fn unified(
     view: &View<'_>,
 ) -> Result<(), Refused> {
     let place = making.root.make_directory(request.destination())?;
+    check_place(making, &place, request, None)?;
     match new_filesystem(Path::new(SOURCE), "cgroup2", &place, options) {
         // As other runtimes do: the hierarchy may belong to another user namespace.
         Err(Errno::EPERM | Errno::EBUSY) => show(view, &place, options),
@@ -53,11 +54,11 @@ fn hierarchies(
     views: &[View<'_>],
 ) -> Result<(), Refused> {
     let parent = making.root.make_directory(request.destination())?;
+    check_place(making, &parent, request, None)?;
     let around = Options {
         flags: options.flags.difference(MsFlags::MS_RDONLY),
-        data: "mode=755".to_owned(),
-        propagation: None,
-        recursive: None,
+        data: making.labelled("mode=755"),
+        ..Options::default()
     };
     new_filesystem(Path::new("tmpfs"), "tmpfs", &parent, &around)?;
     let parent = making.root.find(request.destination())?;
@@ -69,8 +70,7 @@ fn hierarchies(
             let options = Options {
                 flags: options.flags,
                 data: view.controllers.to_owned(),
-                propagation: None,
-                recursive: None,
+                ..Options::default()
             };
             new_filesystem(Path::new(SOURCE), "cgroup", &place, &options)?;
         } else {

@@ -9,7 +9,7 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use crate::mount_api::{self, Depth};
 use crate::zygote::{Doing, JobError};
 
-const CONSOLE: &str = "/dev/console";
+pub(super) const CONSOLE: &str = "/dev/console";
 
 /// Shows a terminal as /dev/console of the container this process is in. A link there could lead
 /// anywhere, and is refused (CVE-2025-52565).

@@ -1,5 +1,6 @@
 //! Paths that a container may not see, or not write.
 use std::cell::OnceCell;
+use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -7,10 +8,7 @@ use nix::errno::Errno;
 use nix::sys::stat::{SFlag, fstat, makedev};
 
 use super::place::Root;
-use crate::mount_api::{
-    self, Attributes, Depth, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID,
-    MOUNT_ATTR_RDONLY,
-};
+use crate::mount_api::{self, Attributes, Depth, MOUNT_ATTR_RDONLY};
 use crate::zygote::{Doing, JobError};
 
 /// Makes paths read-only, each by a mount of itself; one that is not there is left out.
@@ -31,8 +29,8 @@ pub(super) fn make_read_only(root: &Root, paths: &[String]) -> Result<(), JobErr
 }
 
 /// Covers paths: files with the container's /dev/null, directories with an empty one. One that is
-/// not there is left out.
-pub(super) fn mask(root: &Root, paths: &[String]) -> Result<(), JobError> {
+/// not there is left out. `label` is the SELinux label of what covers directories.
+pub(super) fn mask(root: &Root, paths: &[String], label: Option<&CStr>) -> Result<(), JobError> {
     if paths.is_empty() {
         return Ok(());
     }
@@ -46,7 +44,7 @@ pub(super) fn mask(root: &Root, paths: &[String]) -> Result<(), JobError> {
         let is_directory =
             fstat(&place).doing(what)?.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits();
         let cover = if is_directory {
-            cover_with_nothing(&empty, &place)
+            cover_with_nothing(&empty, &place, label)
         } else {
             mount_api::copy(null.as_fd(), Depth::One)
                 .and_then(|copy| mount_api::attach(copy, place.as_fd()))
@@ -57,20 +55,38 @@ pub(super) fn mask(root: &Root, paths: &[String]) -> Result<(), JobError> {
 }
 
 /// One filesystem for all directories: to make one costs more than all else.
-fn cover_with_nothing(empty: &OnceCell<OwnedFd>, place: &OwnedFd) -> Result<(), Errno> {
+fn cover_with_nothing(
+    empty: &OnceCell<OwnedFd>,
+    place: &OwnedFd,
+    label: Option<&CStr>,
+) -> Result<(), Errno> {
     match empty.get() {
         Some(empty) => {
             let copy = mount_api::copy(empty.as_fd(), Depth::One)?;
             mount_api::attach(copy, place.as_fd())
         }
         None => {
-            let attributes =
-                MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
-            let first = mount_api::new_filesystem(c"tmpfs", attributes)?;
+            let first = make_empty(label)?;
             mount_api::attach(&first, place.as_fd())?;
             empty.set(first).map_err(|_| Errno::EALREADY)
         }
     }
+}
+
+/// Whoever can make its mount writable, which takes CAP_SYS_ADMIN, finds a filesystem that is read-only
+/// itself, and has no room for a file.
+fn make_empty(label: Option<&CStr>) -> Result<OwnedFd, Errno> {
+    let mut options = vec![
+        (c"source", Some(c"tmpfs")),
+        (c"ro", None),
+        (c"nr_blocks", Some(c"1")),
+        (c"nr_inodes", Some(c"1")),
+    ];
+    options.extend(label.map(|label| (c"context", Some(label))));
+    let empty = mount_api::new_filesystem(c"tmpfs", &options)?;
+    let read_only = Attributes::set(MOUNT_ATTR_RDONLY);
+    mount_api::set(empty.as_fd(), read_only, Depth::One)?;
+    Ok(empty)
 }
 
 /// The container's own /dev/null, and nothing that is called so (CVE-2025-31133). Not the node's:

@@ -4,12 +4,14 @@
 //! image has in its place.
 mod cgroups;
 mod console;
+mod copy_up;
 mod devices;
 mod hide;
 mod joined_procfs;
 mod mounts;
 mod place;
 
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -24,6 +26,7 @@ pub(super) use self::console::bind as bind_console;
 use self::place::Root;
 use super::namespaces::Wanted;
 use crate::cgroup::Cgroup;
+use crate::lsm;
 use crate::mount_api::{self, Attributes, Depth, MOUNT_ATTR_RDONLY};
 use crate::zygote::{Doing, JobError};
 
@@ -38,6 +41,20 @@ struct Making<'a> {
     in_cgroup_namespace: bool,
     /// Of another, which this process is not in: procfs is to show that one.
     pid_namespace: Option<&'a File>,
+    /// `linux.mountLabel`: SELinux's, for all files of new filesystems.
+    label: Option<CString>,
+}
+
+impl Making<'_> {
+    /// A filesystem's options, with the label.
+    fn labelled(&self, data: &str) -> String {
+        match self.label.as_deref().map(CStr::to_string_lossy) {
+            None => data.to_owned(),
+            // A label may have commas.
+            Some(label) if data.is_empty() => format!("context=\"{label}\""),
+            Some(label) => format!("{data},context=\"{label}\""),
+        }
+    }
 }
 
 /// Makes the root of a container in this process's mount namespace, which is its own, and enters it.
@@ -60,14 +77,16 @@ pub(super) fn make_and_enter(
         cgroup,
         in_cgroup_namespace: wanted.not_the_nodes.contains(&"cgroup"),
         pid_namespace: wanted.pid_namespace(),
+        label: lsm::mount_label(linux)?,
     };
     let none_masked = umask(Mode::empty());
     fill(&making, spec, linux)?;
     umask(none_masked);
     hide::make_read_only(&root, linux.readonly_paths().as_deref().unwrap_or_default())?;
-    hide::mask(&root, linux.masked_paths().as_deref().unwrap_or_default())?;
+    let masked = linux.masked_paths().as_deref().unwrap_or_default();
+    hide::mask(&root, masked, making.label.as_deref())?;
     if is_read_only(spec) {
-        make_read_only(&root, Path::new("/"))?;
+        close(&root, Path::new("/"))?;
     }
     enter(&root).doing(|| format!("make {} the root", rootfs.display()))?;
     propagation.set_of_root()
@@ -76,26 +95,34 @@ pub(super) fn make_and_enter(
 /// Mounts, devices, and the working directory.
 fn fill(making: &Making<'_>, spec: &Spec, linux: &Linux) -> Result<(), JobError> {
     let requested = spec.mounts().as_deref().unwrap_or_default();
+    let mut to_close = Vec::new();
     for mount in requested {
-        mounts::add(making, mount)?;
+        let mounted = mounts::add(making, mount)?;
+        to_close.extend(mounted.map(|mounted| (mounted, mount.destination())));
     }
     let dev = requested.iter().find(|mount| mounts::is_dev(mount));
     // A /dev that is the node's, or a volume, is as it is.
     if !dev.is_some_and(mounts::is_bind) {
         devices::make(making.root, linux.devices().as_deref().unwrap_or_default())?;
-    }
-    if dev.is_some_and(|dev| {
-        let options = dev.options().as_deref().unwrap_or_default();
-        options.iter().any(|option| option == "ro")
-    }) {
-        make_read_only(making.root, Path::new("/dev"))?;
+        if has_terminal(spec) {
+            // While /dev is writable; whether it is no trap is seen when the terminal is there.
+            let _ = making.root.make_file(Path::new(console::CONSOLE));
+        }
     }
     if let Some(process) = spec.process() {
         // Images name working directories that they lack. Where none can be made, entering it
         // says why.
         let _ = making.root.make_directory(process.cwd());
     }
-    Ok(())
+    to_close
+        .iter()
+        .try_for_each(|(mounted, path)| close(mounted, path))
+}
+
+fn has_terminal(spec: &Spec) -> bool {
+    spec.process()
+        .as_ref()
+        .is_some_and(|process| process.terminal() == Some(true))
 }
 
 fn is_read_only(spec: &Spec) -> bool {
@@ -104,16 +131,9 @@ fn is_read_only(spec: &Spec) -> bool {
         .is_some_and(|root| root.readonly() == Some(true))
 }
 
-fn make_read_only(root: &Root, path: &Path) -> Result<(), JobError> {
-    let place = root.find(path);
-    place
-        .and_then(|place| {
-            mount_api::set(
-                place.as_fd(),
-                Attributes::set(MOUNT_ATTR_RDONLY),
-                Depth::One,
-            )
-        })
+fn close(mounted: &impl AsFd, path: &Path) -> Result<(), JobError> {
+    let read_only = Attributes::set(MOUNT_ATTR_RDONLY);
+    mount_api::set(mounted.as_fd(), read_only, Depth::One)
         .doing(|| format!("make {} of the container read-only", path.display()))
 }
 
@@ -131,9 +151,17 @@ fn enter(root: &Root) -> Result<(), Errno> {
 
 /// `linux.rootfsPropagation`: whether mounts made later on one side are seen on the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Propagation {
+struct Propagation {
+    kind: Kind,
+    /// With an `r` before it: of all mounts of the container, whatever each of them asks for.
+    recursive: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// As with other runtimes: the root is private, and what is bound from the node a slave.
+    Unsaid,
     Private,
-    /// Also when nothing is said, as with other runtimes.
     Slave,
     Shared,
     Unbindable,
@@ -142,33 +170,41 @@ enum Propagation {
 impl Propagation {
     fn of(linux: &Linux) -> Result<Self, JobError> {
         let asked = linux.rootfs_propagation().as_deref().unwrap_or_default();
-        // All of them are meant for the whole tree, with the `r` and without.
-        match asked.strip_prefix('r').unwrap_or(asked) {
-            "" | "slave" => Ok(Self::Slave),
-            "private" => Ok(Self::Private),
-            "shared" => Ok(Self::Shared),
-            "unbindable" => Ok(Self::Unbindable),
-            _ => Err(JobError::invalid(format!(
-                "linux.rootfsPropagation {asked:?} is none of private, slave, shared and \
-                 unbindable"
-            ))),
-        }
+        let (recursive, kind) = match asked.strip_prefix('r') {
+            Some(kind) => (true, kind),
+            None => (false, asked),
+        };
+        let kind = match kind {
+            "" => Kind::Unsaid,
+            "private" => Kind::Private,
+            "slave" => Kind::Slave,
+            "shared" => Kind::Shared,
+            "unbindable" => Kind::Unbindable,
+            _ => {
+                return Err(JobError::invalid(format!(
+                    "linux.rootfsPropagation {asked:?} is none of private, slave, shared and \
+                     unbindable"
+                )));
+            }
+        };
+        Ok(Self { kind, recursive })
     }
 
-    /// Sets that of the node's mounts, as this mount namespace has them.
+    /// Sets that of the node's mounts, as this mount namespace has them, and so that of what is
+    /// bound from them.
     fn leave_the_node(self, rootfs: &Path) -> Result<(), JobError> {
-        let flag = match self {
-            Self::Private => MsFlags::MS_PRIVATE,
-            Self::Shared => MsFlags::MS_SHARED,
-            Self::Slave | Self::Unbindable => MsFlags::MS_SLAVE,
+        let flag = match self.kind {
+            Kind::Private => MsFlags::MS_PRIVATE,
+            Kind::Shared => MsFlags::MS_SHARED,
+            Kind::Unsaid | Kind::Slave | Kind::Unbindable => MsFlags::MS_SLAVE,
         };
         let what = || "set the propagation of the node's mounts in the container's namespace";
         set(Path::new("/"), flag | MsFlags::MS_REC).doing(what)?;
-        if self != Self::Shared {
+        if self.kind == Kind::Slave {
             return Ok(());
         }
-        // pivot_root(2) wants the mount below the new root private, and so do those who would see
-        // the new root on the node.
+        // The root is a copy of the mount that it is in; with this one private, so is the copy.
+        // pivot_root(2) wants that, and so do those who would see the new root on the node.
         for above in rootfs.ancestors() {
             match set(above, MsFlags::MS_PRIVATE) {
                 // Not where something is mounted.
@@ -181,12 +217,16 @@ impl Propagation {
 
     /// Sets that of the container's root, which this process is in.
     fn set_of_root(self) -> Result<(), JobError> {
-        let flag = match self {
-            Self::Private | Self::Slave => return Ok(()),
-            Self::Shared => MsFlags::MS_SHARED,
-            Self::Unbindable => MsFlags::MS_UNBINDABLE,
+        let flag = match self.kind {
+            Kind::Unsaid | Kind::Private | Kind::Slave => return Ok(()),
+            Kind::Shared => MsFlags::MS_SHARED,
+            Kind::Unbindable => MsFlags::MS_UNBINDABLE,
         };
-        set(Path::new("/"), flag).doing(|| "set the propagation of the container's root")
+        let depth = match self.recursive {
+            true => MsFlags::MS_REC,
+            false => MsFlags::empty(),
+        };
+        set(Path::new("/"), flag | depth).doing(|| "set the propagation of the container's root")
     }
 }
 

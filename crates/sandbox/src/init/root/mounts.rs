@@ -10,9 +10,10 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use oci_spec::runtime::Mount;
 
 use super::place::{Root, name_of, path_of};
-use super::{Making, cgroups, joined_procfs};
+use super::{Making, cgroups, copy_up, joined_procfs};
+use crate::lsm;
 use crate::mount_api::{self, Attributes, Depth};
-use crate::rootfs::options::{Options, attributes};
+use crate::rootfs::options::Options;
 use crate::zygote::JobError;
 
 /// What lxcfs and its like put over single files of /proc.
@@ -29,8 +30,9 @@ const OVER_PROC: [&str; 10] = [
     "/proc/sys/crypto/fips_enabled",
 ];
 
-/// Mounts one of them.
-pub(super) fn add(making: &Making<'_>, request: &Mount) -> Result<(), JobError> {
+/// Mounts one of them. Answers with the mount if it must become read-only when the root is whole:
+/// what belongs there has to be made first.
+pub(super) fn add(making: &Making<'_>, request: &Mount) -> Result<Option<OwnedFd>, JobError> {
     let options = request.options().as_deref().unwrap_or_default();
     let mut options =
         Options::parse(options).map_err(|reason| JobError::invalid(refusal(request, reason)))?;
@@ -38,16 +40,22 @@ pub(super) fn add(making: &Making<'_>, request: &Mount) -> Result<(), JobError> 
         let reason = "its options are longer than the page that mount(2) takes";
         return Err(JobError::invalid(refusal(request, reason)));
     }
-    if is_dev(request) {
-        // What belongs there has to be made first.
+    let is_filled = is_dev(request) || request.typ().as_deref() == Some("tmpfs");
+    let is_closed_later = is_filled && options.flags.contains(MsFlags::MS_RDONLY);
+    if is_closed_later {
         options.flags.remove(MsFlags::MS_RDONLY);
     }
     let done = match request.typ().as_deref() {
         Some("cgroup") => cgroups::mount(making, request, &options),
         _ if is_bind(request) => bind(making, request, &options),
-        Some(kind) => filesystem(making, request, kind, &options),
+        Some(kind) => filesystem(making, request, kind, options),
         None => Err(Refused::Because("it has no type, and is no bind mount")),
     };
+    let done = done.and_then(|()| {
+        let destination = request.destination();
+        let close = is_closed_later.then(|| making.root.find(destination));
+        Ok(close.transpose()?)
+    });
     done.map_err(|refused| match refused {
         Refused::Because(reason) => JobError::invalid(refusal(request, reason)),
         Refused::ByKernel(errno) => {
@@ -99,22 +107,36 @@ fn bind(making: &Making<'_>, request: &Mount, options: &Options) -> Result<(), R
         .source()
         .as_deref()
         .ok_or(Refused::Because("it is a bind mount without a source"))?;
+    if !options.data.is_empty() {
+        return Err(Refused::Because(
+            "a bind mount has no options of a filesystem, which would be ignored",
+        ));
+    }
+    if options.copies_up {
+        return Err(Refused::Because("tmpcopyup is for a tmpfs"));
+    }
     // The node's own links are followed: the spec is the node's.
     let source = open(source, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
     let place = match kind_of(&source)? {
         SFlag::S_IFDIR => making.root.make_directory(request.destination())?,
         _ => making.root.make_file(request.destination())?,
     };
-    check_below_proc(making, &place, Some(&source))?;
+    check_place(making, &place, request, Some(&source))?;
     bind_to(&source, &place, options)
 }
 
 /// Binds, with all attributes in force before anyone sees it.
 pub(super) fn bind_to(source: &OwnedFd, place: &OwnedFd, options: &Options) -> Result<(), Refused> {
     let tree = mount_api::copy(source.as_fd(), Depth::of(options.flags))?;
-    let own = attributes(options.flags);
+    let own = options.of_a_bind();
     if own != Attributes::default() {
-        mount_api::set(tree.as_fd(), own, Depth::One)?;
+        match mount_api::set(tree.as_fd(), own, Depth::One) {
+            Err(Errno::EPERM) => {
+                let fewer = options.of_a_locked_bind().ok_or(Errno::EPERM)?;
+                mount_api::set(tree.as_fd(), fewer, Depth::One)?;
+            }
+            done => done?,
+        }
     }
     set_recursive(&tree, options)?;
     mount_api::attach(&tree, place.as_fd())?;
@@ -126,34 +148,73 @@ fn filesystem(
     making: &Making<'_>,
     request: &Mount,
     kind: &str,
-    options: &Options,
+    mut options: Options,
 ) -> Result<(), Refused> {
     let destination = request.destination();
     let place = match kind {
         // Elsewhere, what is masked in them would not be masked (CVE-2019-19921).
         "proc" | "sysfs" => plain_directory(making.root, destination)?,
+        "tmpfs" => place_of_tmpfs(making.root, destination, &mut options)?,
         _ => making.root.make_directory(destination)?,
     };
-    if kind != "proc" {
-        check_below_proc(making, &place, None)?;
+    check_place(making, &place, request, None)?;
+    if !matches!(kind, "proc" | "sysfs" | "mqueue") {
+        options.data = making.labelled(&options.data);
     }
     match making.pid_namespace {
         Some(namespace) if kind == "proc" => {
             let procfs = joined_procfs::mount(namespace, &options.data)?;
-            mount_api::set(procfs.as_fd(), attributes(options.flags), Depth::One)?;
+            mount_api::set(procfs.as_fd(), options.of_a_bind(), Depth::One)?;
             mount_api::attach(&procfs, place.as_fd())?;
         }
         _ => {
             let source = request.source().as_deref().unwrap_or(Path::new(kind));
-            new_filesystem(source, kind, &place, options)?;
+            new_filesystem(source, kind, &place, &options)?;
         }
     }
-    if options.recursive.is_some() || options.propagation.is_some() {
-        let mounted = making.root.find(destination)?;
-        set_recursive(&mounted, options)?;
-        set_propagation(&mounted, options)?;
+    let is_labelled = kind == "mqueue" && making.label.is_some();
+    if options.recursive.is_none()
+        && options.propagation.is_none()
+        && !options.copies_up
+        && !is_labelled
+    {
+        return Ok(());
     }
-    Ok(())
+    let mounted = making.root.find(destination)?;
+    if options.copies_up {
+        if kind != "tmpfs" {
+            return Err(Refused::Because("tmpcopyup is for a tmpfs"));
+        }
+        copy_up::copy(&place, &mounted)?;
+    }
+    if let Some(label) = making.label.as_deref().filter(|_| is_labelled) {
+        lsm::label_file(&path_of(&mounted), label)?;
+    }
+    set_recursive(&mounted, &options)?;
+    set_propagation(&mounted, &options)
+}
+
+/// The directory that a tmpfs covers. What is there gives the tmpfs its mode and owner, which the
+/// options may then change: a home directory that only root may look into stays one.
+fn place_of_tmpfs(root: &Root, path: &Path, options: &mut Options) -> Result<OwnedFd, Refused> {
+    /// What the kernel shows for an owner that a user namespace has no number for.
+    const NOBODY: u32 = 65_534;
+    let place = match root.find(path) {
+        Err(Errno::ENOENT) => return Ok(root.make_directory(path)?),
+        found => found?,
+    };
+    let stat = fstat(&place)?;
+    let mut data = format!("mode={:o}", stat.st_mode & 0o7777);
+    for (name, id) in [("uid", stat.st_uid), ("gid", stat.st_gid)] {
+        if id != 0 && id != NOBODY {
+            data = format!("{data},{name}={id}");
+        }
+    }
+    if !options.data.is_empty() {
+        data = format!("{data},{}", options.data);
+    }
+    options.data = data;
+    Ok(place)
 }
 
 pub(super) fn new_filesystem(
@@ -204,21 +265,32 @@ fn set_propagation(mount: &OwnedFd, options: &Options) -> Result<(), Refused> {
     Ok(())
 }
 
-/// A container that saw something else in /proc could be led to write anywhere (CVE-2019-16884).
-fn check_below_proc(
+/// Refuses a place that the mount would make a trap of. At the root itself it would hide what is
+/// mounted below, or be hidden; and a container that saw something else in /proc could be led to
+/// write anywhere (CVE-2019-16884).
+pub(super) fn check_place(
     making: &Making<'_>,
     place: &OwnedFd,
+    request: &Mount,
     bound: Option<&OwnedFd>,
 ) -> Result<(), Refused> {
     let name = name_of(place)?;
     let Ok(below) = name.strip_prefix(&making.name) else {
         return Err(Refused::Because("its destination is not below the root"));
     };
+    if below.as_os_str().is_empty() {
+        return Err(Refused::Because(
+            "its destination is the root itself, which root.path is for",
+        ));
+    }
     let Ok(in_proc) = below.strip_prefix("proc") else {
         return Ok(());
     };
     let allowed = if in_proc.as_os_str().is_empty() {
-        bound.is_some_and(|fd| fstatfs(fd).is_ok_and(|fs| fs.filesystem_type() == PROC_SUPER_MAGIC))
+        match bound {
+            Some(fd) => fstatfs(fd).is_ok_and(|fs| fs.filesystem_type() == PROC_SUPER_MAGIC),
+            None => request.typ().as_deref() == Some("proc"),
+        }
     } else {
         OVER_PROC
             .iter()
