@@ -2,6 +2,7 @@
 use husk_tests::containerd::Containerd;
 use husk_tests::cri::Mode;
 use husk_tests::process::namespaces;
+use k8s_cri::v1::NamespaceMode;
 
 in_both_modes!(
     the_hostname_is_the_pods,
@@ -97,4 +98,20 @@ fn a_sysctl_that_does_not_exist_is_refused(mode: Mode) {
         .try_run();
     let error = refused.expect_err("a refusal").to_string();
     assert!(error.contains("no_such_thing"), "{error}");
+}
+
+/// As runc does: it would be the node's.
+#[test]
+fn a_hostname_of_a_pod_in_the_nodes_namespaces_is_refused() {
+    let containerd = Containerd::of_the_suite();
+    let cri = containerd.cri();
+    let refused = cri
+        .pod(Mode::Podsandbox)
+        .namespaces(|namespaces| namespaces.network = NamespaceMode::Node.into())
+        .with(|config| config.hostname = "a-name".into())
+        .try_run();
+    let error = refused
+        .err()
+        .expect("a pod with a name that it does not have");
+    assert!(error.message().contains("hostname"), "{error}");
 }

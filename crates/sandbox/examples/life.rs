@@ -144,10 +144,10 @@ fn live(zygote: &Zygote, bundle: &Path, number: u32, execs: u32) {
     assert_eq!(reason, "");
     for _ in 0..execs {
         let job = Job::Exec(Exec {
-            container: Inherited {
+            container: Box::new(Inherited {
                 seccomp: seccomp.clone(),
                 ..Inherited::default()
-            },
+            }),
             init: init.pid,
             process: process.clone(),
             stdio: Stdio::default(),

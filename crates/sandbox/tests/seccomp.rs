@@ -251,11 +251,11 @@ fn a_listener_hears_of_init_and_exec(lab: &Lab) {
         let mut process = shell_process(script);
         process["noNewPrivileges"] = json!(no_new_privileges);
         let (mut job, output) = support::exec_job(&container.id, container.init.pid, process, None);
-        job.container = Inherited {
+        job.container = Box::new(Inherited {
             bundle: container.dir.clone(),
             seccomp: serde_json::from_value(profile).unwrap(),
-            ..job.container
-        };
+            ..*job.container
+        });
         let process = lab.perform(Job::Exec(job)).unwrap().process.unwrap();
         assert_eq!(wait(&process), Ended::Exited(1));
         assert!(read_all(output).contains("tructure needs cleaning"));

@@ -52,7 +52,7 @@ pub(crate) fn exec(job: Exec, report: &Report) -> Result<Done, JobError> {
     let program = Program::new(
         job.process,
         workload,
-        job.container,
+        *job.container,
         in_user_namespace,
         "running",
     )?;

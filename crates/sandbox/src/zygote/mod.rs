@@ -88,7 +88,7 @@ pub struct Create {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Exec {
     /// What binds all processes of the container.
-    pub container: Inherited,
+    pub container: Box<Inherited>,
     /// The container's init, whose namespaces, root and cgroup it joins.
     pub init: i32,
     /// What to run, as whom, where.

@@ -416,11 +416,11 @@ pub(crate) fn exec_job(
     };
     (
         Exec {
-            container: Inherited {
+            container: Box::new(Inherited {
                 id: container.to_owned(),
                 seccomp,
                 ..Inherited::default()
-            },
+            }),
             init,
             process,
             stdio,

@@ -41,7 +41,7 @@ async fn run(
     let done = pod
         .jobs
         .run(Job::Exec(Exec {
-            container: container.known()?.inherited.clone(),
+            container: Box::new(container.known()?.inherited.clone()),
             init,
             process: spec,
             stdio,
