@@ -660,13 +660,13 @@ fn unknown_capabilities(lab: &Lab) {
 }
 
 fn the_session_keyring(lab: &Lab) {
-    let list = "grep _ses[.] /proc/keys; sleep 60";
+    let list = "grep ' _ses[.]' /proc/keys; sleep 60";
     let mut container = lab.shell(list, |_| {});
     let name = format!("_ses.{}", container.id);
     let said = container.read_until("\n");
     assert!(said.contains(&name), "{said}");
     let serial = |said: &str| said.split(' ').next().unwrap().to_owned();
-    let (_, exec) = lab.exec_shell(&container, "grep _ses[.] /proc/keys");
+    let (_, exec) = lab.exec_shell(&container, "grep ' _ses[.]' /proc/keys");
     assert_eq!(
         serial(&exec),
         serial(&said),
