@@ -42,25 +42,32 @@ const SOCKET: RawFd = 0;
 
 /// A mount, attached nowhere yet, of a procfs with these options.
 pub(super) fn mount(namespace: &File, options: &str) -> Result<OwnedFd, JobError> {
-    let context = match with_option(namespace) {
-        Ok(context) => context,
-        Err(Errno::EINVAL) => from_inside(namespace)?,
-        Err(errno) => {
-            return Err(JobError::from_errno(
-                errno,
-                "open a procfs for the container",
-            ));
+    let what = || "make a procfs of the pid namespace that the container joins";
+    match with_option(namespace) {
+        Ok(context) => {
+            configure(&context, options)?;
+            context.mount(0).doing(what)
         }
-    };
-    configure(&context, options)?;
-    let procfs = context
-        .mount(0)
-        .doing(|| "make a procfs for the container")?;
-    match shows(&procfs, namespace).doing(|| "look at the container's procfs")? {
-        true => Ok(procfs),
-        false => Err(JobError::failed(
-            "what was to be the container's procfs is something else: a neighbour has interfered",
-        )),
+        Err(Errno::EINVAL) => {
+            let context = from_inside(namespace)?;
+            configure(&context, options)?;
+            let procfs = context.mount(0).doing(what)?;
+            match shows(&procfs, namespace) {
+                Ok(true) => Ok(procfs),
+                // Its first process is one that root of this user namespace may not look at: a
+                // neighbour's own namespace is all that it could be instead.
+                Err(Errno::EACCES) => Ok(procfs),
+                Ok(false) => Err(JobError::failed(
+                    "what was to be the container's procfs is something else: a neighbour has \
+                     interfered",
+                )),
+                Err(errno) => Err(JobError::from_errno(
+                    errno,
+                    "look at the container's procfs",
+                )),
+            }
+        }
+        Err(errno) => Err(JobError::from_errno(errno, what())),
     }
 }
 
