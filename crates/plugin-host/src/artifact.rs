@@ -196,12 +196,21 @@ impl Cache {
         self.dir.join(format!("{digest}-{}.cwasm", key()))
     }
 
+    /// The same, for a host that may count fuel.
+    fn path_for(&self, host: &Host, digest: &str) -> PathBuf {
+        if host.counts_fuel {
+            self.dir.join(format!("{digest}-{}-fuel.cwasm", key()))
+        } else {
+            self.path(digest)
+        }
+    }
+
     /// Loads the code of a component; none when it has not been compiled yet.
     ///
     /// # Errors
     /// Somebody else could have written it, or the engine refuses it.
     pub fn load(&self, host: &Host, digest: &str) -> Result<Option<Component>, ArtifactError> {
-        let path = self.path(digest);
+        let path = self.path_for(host, digest);
         let io_error = |source| ArtifactError::Io {
             doing: "opening",
             path: path.clone(),
@@ -231,7 +240,24 @@ impl Cache {
     /// # Errors
     /// What writing says.
     pub fn store(&self, digest: &str, code: &[u8]) -> Result<PathBuf, ArtifactError> {
-        let path = self.path(digest);
+        self.store_at(self.path(digest), digest, code)
+    }
+
+    /// The same, of code that this host compiled ([`Host::precompile`]).
+    ///
+    /// # Errors
+    /// What writing says.
+    #[cfg(feature = "compile")]
+    pub fn store_for(
+        &self,
+        host: &Host,
+        digest: &str,
+        code: &[u8],
+    ) -> Result<PathBuf, ArtifactError> {
+        self.store_at(self.path_for(host, digest), digest, code)
+    }
+
+    fn store_at(&self, path: PathBuf, digest: &str, code: &[u8]) -> Result<PathBuf, ArtifactError> {
         let io_error = |source| ArtifactError::Io {
             doing: "writing",
             path: path.clone(),

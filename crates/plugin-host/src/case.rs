@@ -1,17 +1,19 @@
 //! Cases: what a plugin is asked, and what it should answer. A folder of them is a plugin's test.
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
 
-use husk_scope::{Kind, Scope, Scopes};
+use husk_scope::config::Config;
+use husk_scope::{Assignment, Kind, Scope, Scopes};
 use oci_spec::runtime::{LinuxResources, Process, Spec};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::Plugin;
 use crate::plugin::{Answer, Failure, Reply};
 use crate::subject::{Container, Exit, Pod, Question};
+use crate::{Plugin, decide};
 
 /// Why a case cannot be asked.
 #[derive(Debug, thiserror::Error)]
@@ -135,6 +137,8 @@ struct Prepared {
 pub struct Outcome {
     /// What is wrong with the answer; nothing when it is the expected one.
     pub mismatch: Option<String>,
+    /// What was asked, about whom, and what was requested: for whoever reads of a mismatch.
+    pub asked: String,
     /// The answer, and what came with it.
     pub reply: Reply,
 }
@@ -190,6 +194,12 @@ impl Case {
         stem.to_string_lossy().replace('-', " ")
     }
 
+    /// The file it was read from, for errors about its settings.
+    #[must_use]
+    pub fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+
     /// The plugin's settings, as JSON.
     #[must_use]
     pub fn settings(&self) -> String {
@@ -202,20 +212,38 @@ impl Case {
         !self.settings.is_empty()
     }
 
-    /// Asks the plugin, twice: the same input must have the same answer.
+    /// Asks the plugin, twice: the same input must have the same answer. What it assigns counts as
+    /// far as a handler that bounds nothing would take it.
     ///
     /// # Errors
     /// What the case says of its subject makes no sense.
     pub fn ask(&self, plugin: &Plugin) -> Result<Outcome, CaseError> {
+        self.ask_for(plugin, &Config::default())
+    }
+
+    /// The same, for a handler of this configuration: what its ceiling refuses, the case is refused.
+    ///
+    /// # Errors
+    /// See [`Case::ask`].
+    pub fn ask_for(&self, plugin: &Plugin, config: &Config) -> Result<Outcome, CaseError> {
         self.with_question(|pod, question| {
-            let (reply, again) = (plugin.ask(pod, question), plugin.ask(pod, question));
+            let (mut reply, mut again) = (plugin.ask(pod, question), plugin.ask(pod, question));
+            for reply in [&mut reply, &mut again] {
+                if let Err(refused) = taken(config, plugin, pod, question, &reply.answer) {
+                    reply.answer = Err(refused);
+                }
+            }
             let mismatch = if reply.answer == again.answer {
                 self.expect.mismatch(&reply.answer)
             } else {
                 let (first, second) = (words(&reply.answer), words(&again.answer));
                 Some(format!("asked twice, it answers {first}, then {second}"))
             };
-            Outcome { mismatch, reply }
+            Outcome {
+                mismatch,
+                asked: asked(pod, question),
+                reply,
+            }
         })
     }
 
@@ -251,6 +279,9 @@ impl Case {
         let update = update
             .transpose()
             .map_err(|error| format!("update is not OCI LinuxResources: {error}"))?;
+        if let (Some(facts), Some(update)) = (&self.update, &update) {
+            known("update", facts, update)?;
+        }
         Ok(Prepared {
             pod: Arc::new(pod),
             container: self.container()?,
@@ -270,6 +301,7 @@ impl Case {
         merge(&mut spec, &facts.spec);
         let spec: Spec = serde_json::from_value(spec)
             .map_err(|error| format!("container.spec is not an OCI spec: {error}"))?;
+        known("container.spec", &facts.spec, &spec)?;
         let mut requested = ordinary_scopes();
         request(&mut requested, &facts.requested);
         let name = facts.name.clone().unwrap_or_else(|| "app".to_owned());
@@ -327,7 +359,23 @@ impl Expect {
             (Self::Edits(wanted), Ok(Answer::Edited(_, edits))) => wanted == edits,
             _ => false,
         };
-        (!matches).then(|| format!("expected {}, got {}", self.words(), words(answer)))
+        (!matches).then(|| match (self, answer) {
+            (Self::Scopes(wanted), Ok(Answer::Scopes(scopes))) => differing(wanted, scopes),
+            (Self::Edits(wanted), Ok(Answer::Edited(_, edits))) => {
+                let missing = wanted.iter().filter(|edit| !edits.contains(edit));
+                let missing = missing.map(|edit| format!("- {edit}"));
+                let more = edits.iter().filter(|edit| !wanted.contains(edit));
+                let lines: Vec<String> = missing
+                    .chain(more.map(|edit| format!("+ {edit}")))
+                    .collect();
+                if lines.is_empty() {
+                    format!("the same edits in another order: {}", edits.join("; "))
+                } else {
+                    lines.join("\n")
+                }
+            }
+            _ => format!("- {}\n+ {}", self.words(), words(answer)),
+        })
     }
 
     fn words(&self) -> String {
@@ -343,6 +391,74 @@ impl Expect {
             Self::Edits(edits) => edits.join("; "),
         }
     }
+}
+
+/// The question in words.
+fn asked(pod: &Pod, question: &Question<'_>) -> String {
+    let Some(container) = question.container() else {
+        return format!("{} of pod {}/{}", question.name(), pod.namespace, pod.name);
+    };
+    let mut words = format!("{} of container {}", question.name(), container.name);
+    let args = question
+        .process()
+        .or(container.spec.process().as_ref())
+        .and_then(|process| process.args().as_ref());
+    if let Some(args) = args {
+        let _ = write!(words, ", args {args:?}");
+    }
+    let requested = container.requested.iter();
+    let requested: Vec<String> = requested
+        .map(|(kind, scope)| format!("{kind}={scope}"))
+        .collect();
+    let _ = write!(words, ", requested {}", requested.join(" "));
+    words
+}
+
+/// Whether a handler would take these scopes.
+fn taken(
+    config: &Config,
+    plugin: &Plugin,
+    pod: &Pod,
+    question: &Question<'_>,
+    answer: &Result<Answer, Failure>,
+) -> Result<(), Failure> {
+    let Ok(Answer::Scopes(scopes)) = answer else {
+        return Ok(());
+    };
+    let by = format!("policy {}", plugin.settings().config.name);
+    let assigned = scopes.iter().map(|(kind, scope)| Assignment {
+        kind: *kind,
+        scope: scope.clone(),
+        by: by.clone(),
+    });
+    let assigned: Vec<Assignment> = assigned.collect();
+    let plan = match question.container() {
+        None => decide::sandbox_plan(config, &pod.requested, &assigned)
+            .map_err(|error| error.to_string()),
+        Some(Container {
+            name, requested, ..
+        }) => decide::container_plan(config, name, requested, assigned, Vec::new())
+            .map_err(|error| error.to_string()),
+    };
+    plan.map(drop).map_err(Failure::Denied)
+}
+
+/// The scopes that are not as expected, a line each: `-` what was expected, `+` what came.
+fn differing(wanted: &BTreeMap<Kind, ScopeWord>, scopes: &[(Kind, Scope)]) -> String {
+    let mut lines = Vec::new();
+    for kind in Kind::ALL {
+        let wanted = wanted.get(&kind).map(|ScopeWord(scope)| scope);
+        let came = scopes.iter().find(|(found, _)| *found == kind);
+        let came = came.map(|(_, scope)| scope);
+        if wanted == came {
+            continue;
+        }
+        let requested = "as requested".to_owned();
+        let word = |scope: Option<&Scope>| scope.map_or(requested.clone(), ToString::to_string);
+        lines.push(format!("- {kind} {}", word(wanted)));
+        lines.push(format!("+ {kind} {}", word(came)));
+    }
+    lines.join("\n")
 }
 
 /// An answer, for people.
@@ -413,7 +529,39 @@ fn process(facts: &Value) -> Result<Process, String> {
     let not_one = |error: serde_json::Error| format!("process is not an OCI process: {error}");
     let mut process = serde_json::to_value(Process::default()).map_err(not_one)?;
     merge(&mut process, facts);
-    serde_json::from_value(process).map_err(not_one)
+    let process = serde_json::from_value(process).map_err(not_one)?;
+    known("process", facts, &process)?;
+    Ok(process)
+}
+
+/// Refuses keys that are lost when the facts are read: they mean nothing, and a case that relies on
+/// them tests nothing.
+fn known(place: &str, facts: &Value, read: &impl Serialize) -> Result<(), String> {
+    let read = serde_json::to_value(read).map_err(|error| error.to_string())?;
+    match lost(place, facts, &read) {
+        Some(key) => Err(format!(
+            "`{key}` is no key of the OCI runtime spec, or has no meaning there"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The first key of `facts` that is not in `read`.
+fn lost(place: &str, facts: &Value, read: &Value) -> Option<String> {
+    match (facts, read) {
+        (Value::Object(facts), Value::Object(read)) => facts.iter().find_map(|(key, fact)| {
+            let place = format!("{place}.{key}");
+            match read.get(key) {
+                Some(read) => lost(&place, fact, read),
+                None => Some(place),
+            }
+        }),
+        (Value::Array(facts), Value::Array(read)) => facts
+            .iter()
+            .zip(read)
+            .find_map(|(fact, read)| lost(&format!("{place}[]"), fact, read)),
+        _ => None,
+    }
 }
 
 /// Lays `over` on `base`: objects key by key, null removes, all else replaces (RFC 7396).

@@ -335,6 +335,10 @@ impl Chain {
             micros: u64::try_from(reply.took.as_micros()).unwrap_or(u64::MAX),
         });
         if !counted {
+            if let (true, Mode::Enforce, Err(failure)) = (failed, settings.mode, &reply.answer) {
+                let line = format!("{} is ignored: {failure}", question.name());
+                outcome.log.push((name.clone(), Level::Warn, line));
+            }
             return;
         }
         outcome.result = match reply.answer {

@@ -21,6 +21,8 @@ pub struct Host {
     pub(crate) linker: Linker<State>,
     /// None where the caller moves the epoch on.
     ticker: Option<Arc<Ticker>>,
+    /// Whether its code counts fuel, and so is another one.
+    pub(crate) counts_fuel: bool,
 }
 
 /// Moves the epoch of a host on that has no thread for it.
@@ -114,7 +116,11 @@ impl Host {
     /// See [`Host::new`].
     #[cfg(feature = "compile")]
     pub fn counting_fuel() -> Result<Self, HostError> {
-        Self::with(config().consume_fuel(true))?.with_ticker()
+        let host = Self::with(config().consume_fuel(true))?.with_ticker()?;
+        Ok(Self {
+            counts_fuel: true,
+            ..host
+        })
     }
 
     /// Compiles a component for this host alone.
@@ -128,6 +134,19 @@ impl Host {
         wasmtime::component::Component::new(&self.engine, component).map_err(HostError::Compile)
     }
 
+    /// The machine code of a component for this host, as [`crate::artifact::Cache::store_for`] keeps
+    /// it.
+    ///
+    /// # Errors
+    /// See [`crate::artifact::compile`].
+    #[cfg(feature = "compile")]
+    pub fn precompile(&self, component: &[u8]) -> Result<Vec<u8>, HostError> {
+        crate::admission::admit(component)
+            .map_err(|problem| HostError::Compile(wasmtime::Error::msg(problem)))?;
+        let code = self.engine.precompile_component(component);
+        code.map_err(HostError::Compile)
+    }
+
     fn with(config: &Config) -> Result<Self, HostError> {
         let engine = Engine::new(config).map_err(HostError::Engine)?;
         let mut linker = Linker::new(&engine);
@@ -137,6 +156,7 @@ impl Host {
             engine,
             linker,
             ticker: None,
+            counts_fuel: false,
         })
     }
 

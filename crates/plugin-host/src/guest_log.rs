@@ -1,4 +1,5 @@
 //! What plugins write to the log: escaped, capped, limited.
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 
 /// The longest line, in bytes; the rest is cut.
@@ -20,6 +21,29 @@ pub enum Level {
     Error,
 }
 
+/// How much of what a call writes to WASI's streams is kept, in bytes.
+const TAIL: usize = 1024;
+
+/// The end of what one call wrote to WASI's streams, as it came.
+#[derive(Debug, Default)]
+pub(crate) struct Tail(VecDeque<u8>);
+
+impl Tail {
+    pub(crate) fn push(&mut self, byte: u8) {
+        if self.0.len() == TAIL {
+            self.0.pop_front();
+        }
+        self.0.push_back(byte);
+    }
+
+    /// In words, none where nothing was written.
+    fn words(&mut self) -> Option<String> {
+        let text = String::from_utf8_lossy(self.0.make_contiguous());
+        let text = text.trim();
+        (!text.is_empty()).then(|| escape(text))
+    }
+}
+
 /// The lines of one call.
 #[derive(Debug, Default)]
 pub(crate) struct GuestLog {
@@ -34,6 +58,15 @@ impl GuestLog {
             return;
         }
         self.lines.push((level, escape(message)));
+    }
+
+    /// What a call that failed said of it: the last error it logged, else what it wrote last.
+    pub(crate) fn last_words(&self, output: &mut Tail) -> Option<String> {
+        let mut errors = self.lines.iter().rev();
+        errors
+            .find(|(level, _)| *level == Level::Error)
+            .map(|(_, line)| line.clone())
+            .or_else(|| output.words())
     }
 
     /// The lines, and one that says how many were dropped, if any were.

@@ -35,3 +35,4 @@ pub use engine::{Clock, Host, HostError, TICK};
 pub use guest_log::Level;
 pub use plugin::{Plugin, PluginError, Settings};
 pub use seccomp::{ProfileError, seccomp_profiles};
+pub use wasmtime::component::Component;

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use husk_scope::{Kind, Scope, config};
 use oci_spec::runtime::{LinuxSeccomp, Spec};
+use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, InstancePre};
-use wasmtime::{Store, Trap};
+use wasmtime::{Store, Trap, WasmBacktrace};
 
 use crate::bindings::{configurable, lifecycle, scoping};
 use crate::engine::Host;
@@ -23,6 +24,10 @@ const NAME: usize = 253;
 /// How much of one edit, and of all of them, an answer in words tells, in bytes.
 const EDIT_TOLD: usize = 512;
 const EDITS_TOLD: usize = 8192;
+
+/// How many functions a failure names, and how much of each name, in bytes.
+const FRAMES: usize = 8;
+const FRAME: usize = 100;
 
 /// The longest reason that is kept, in bytes.
 const REASON: usize = 4096;
@@ -59,6 +64,27 @@ pub enum PluginError {
     NoExport {
         /// The plugin.
         plugin: String,
+    },
+    /// It was built for a version that does not fit.
+    #[error(
+        "plugin `{plugin}` was built for husk:plugin@{version}; this husk serves 0.1.x: build it with \
+         the WIT package of this version"
+    )]
+    Version {
+        /// The plugin.
+        plugin: String,
+        /// What it was built for.
+        version: String,
+    },
+    /// It is given settings and never asks for any.
+    #[error(
+        "{at}: plugin `{plugin}` takes no settings: remove them, or use the plugin that was meant"
+    )]
+    NoSettings {
+        /// The plugin.
+        plugin: String,
+        /// Where the settings stand.
+        at: String,
     },
     /// It imports what husk does not have, or exports a function of another type.
     #[error("plugin `{plugin}` does not fit husk:plugin@0.1.0: {problem}")]
@@ -165,6 +191,9 @@ impl Plugin {
         settings: Settings,
     ) -> Result<Self, PluginError> {
         let plugin = settings.config.name.clone();
+        if let Some(version) = foreign_version(host, component) {
+            return Err(PluginError::Version { plugin, version });
+        }
         let misfit = |error: wasmtime::Error| PluginError::Misfit {
             plugin: plugin.clone(),
             // The names in it are the component's own, of any length.
@@ -188,6 +217,15 @@ impl Plugin {
             .map_err(misfit)?;
         if scoping.is_none() && lifecycle.is_none() {
             return Err(PluginError::NoExport { plugin });
+        }
+        if let Some(at) = &settings.config.settings_at
+            && configurable.is_none()
+            && !asks_for_settings(host, component)
+        {
+            return Err(PluginError::NoSettings {
+                plugin,
+                at: at.clone(),
+            });
         }
         Ok(Self {
             host: host.clone(),
@@ -218,6 +256,36 @@ impl Plugin {
         (self.scoping.is_some(), self.lifecycle.is_some())
     }
 
+    /// What handlers ask, and whether it is asked too.
+    #[must_use]
+    pub fn questions(&self) -> Vec<(&'static str, bool)> {
+        let interfaces: [(&[_], bool); 3] = [
+            (&["validate-settings"], self.configurable.is_some()),
+            (
+                &["scope-sandbox", "scope-container"],
+                self.scoping.is_some(),
+            ),
+            (
+                &[
+                    "sandbox-starting",
+                    "sandbox-started",
+                    "sandbox-stopped",
+                    "container-creating",
+                    "container-started",
+                    "container-exited",
+                    "container-oom",
+                    "exec-starting",
+                    "resources-updating",
+                ],
+                self.lifecycle.is_some(),
+            ),
+        ];
+        let questions = interfaces.into_iter();
+        questions
+            .flat_map(|(names, is_there)| names.iter().map(move |name| (*name, is_there)))
+            .collect()
+    }
+
     /// Whether it exports the function that answers this.
     pub(crate) fn hears(&self, question: &Question<'_>) -> bool {
         match question {
@@ -241,12 +309,12 @@ impl Plugin {
             let _running = self.host.running();
             self.call(&mut store, question)
         };
+        let fuel = fuel.saturating_sub(store.get_fuel().unwrap_or(0));
+        let mut state = store.into_data();
         let answer = match answer {
             Ok(answer) => answer,
-            Err(error) => Err(self.failure(&error)),
+            Err(error) => Err(self.failure(&error, state.log.last_words(&mut state.output))),
         };
-        let fuel = fuel.saturating_sub(store.get_fuel().unwrap_or(0));
-        let state = store.into_data();
         let answer = match answer {
             Ok(Answer::Admitted) if !state.edits.is_empty() => match state.container {
                 Some(container) => Ok(Answer::Edited(container.spec.into_inner(), state.edits)),
@@ -282,7 +350,9 @@ impl Plugin {
                     Ok(()) => Ok(Answer::Admitted),
                     Err(problem) => {
                         let problem = guest_log::head(&problem, REASON);
-                        Err(denied(&format!("settings: {problem}")))
+                        let at = self.settings.config.settings_at.as_deref();
+                        let at = at.map(|at| format!(" ({at})")).unwrap_or_default();
+                        Err(denied(&format!("settings{at}: {problem}")))
                     }
                 })
             }
@@ -335,7 +405,8 @@ impl Plugin {
         })
     }
 
-    fn failure(&self, error: &wasmtime::Error) -> Failure {
+    /// `said` is what the plugin said of it.
+    fn failure(&self, error: &wasmtime::Error, said: Option<String>) -> Failure {
         if matches!(error.downcast_ref::<Trap>(), Some(Trap::Interrupt)) {
             return Failure::TimedOut(self.settings.config.deadline);
         }
@@ -347,7 +418,12 @@ impl Plugin {
         if cause.contains("fuel allocated for hostcalls has been exhausted") {
             return Failure::OverLimit(OverLimit::crossing().to_string());
         }
-        Failure::Trapped(guest_log::escape(&cause))
+        let mut problem = guest_log::escape(&cause);
+        for more in [said, functions(error)].into_iter().flatten() {
+            problem.push_str("; ");
+            problem.push_str(&more);
+        }
+        Failure::Trapped(problem)
     }
 }
 
@@ -358,6 +434,45 @@ impl std::fmt::Debug for Plugin {
             .field("digest", &self.digest)
             .finish_non_exhaustive()
     }
+}
+
+/// The functions that a trap happened in, the innermost first, where the component names them.
+fn functions(error: &wasmtime::Error) -> Option<String> {
+    let frames = error.downcast_ref::<WasmBacktrace>()?.frames().iter();
+    let names: Vec<String> = frames
+        .filter_map(|frame| frame.func_name())
+        .take(FRAMES)
+        .map(|name| guest_log::escape_to(name, FRAME))
+        .collect();
+    (!names.is_empty()).then(|| format!("in {}", names.join(", called by ")))
+}
+
+/// The version of `husk:plugin` that a component was built for, where it is none that fits 0.1.0.
+fn foreign_version(host: &Host, component: &Component) -> Option<String> {
+    let engine = &host.engine;
+    let ty = component.component_type();
+    let imports = ty.imports(engine).map(|(name, _)| name);
+    let exports = ty.exports(engine).map(|(name, _)| name);
+    imports.chain(exports).find_map(|name| {
+        let (_, version) = name.strip_prefix("husk:plugin/")?.split_once('@')?;
+        (!version.starts_with("0.1.")).then(|| guest_log::escape_to(version, FRAME))
+    })
+}
+
+/// Whether a component can see its settings. Some languages import every function there is: of
+/// those it is not known.
+fn asks_for_settings(host: &Host, component: &Component) -> bool {
+    let ty = component.component_type();
+    let mut imports = ty.imports(&host.engine);
+    imports.any(|(name, import)| {
+        let ComponentItem::ComponentInstance(instance) = import.ty else {
+            return false;
+        };
+        name.starts_with("husk:plugin/host@")
+            && instance
+                .exports(&host.engine)
+                .any(|(name, _)| name == "settings")
+    })
 }
 
 /// The plugin's reason, cut and made printable.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use oci_spec::runtime::{LinuxResources, Process};
 use wasmtime::component::HasData;
 
-use crate::guest_log::GuestLog;
+use crate::guest_log::{GuestLog, Tail};
 use crate::limits::Budget;
 use crate::plugin::Settings;
 use crate::subject::{Container, Exit, Pod, Question};
@@ -19,6 +19,8 @@ pub(crate) struct State {
     pub(crate) update: Option<LinuxResources>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) log: GuestLog,
+    /// What it wrote to WASI's output streams last: languages' runtimes tell there why they end.
+    pub(crate) output: Tail,
     /// Whether `edit` may be called: only while a container is being created.
     pub(crate) editing: bool,
     /// What `edit` did, in words, for the audit record.
@@ -36,6 +38,7 @@ impl State {
             update: question.update().cloned(),
             settings: Arc::clone(settings),
             log: GuestLog::default(),
+            output: Tail::default(),
             editing: matches!(question, Question::ContainerCreating(_)),
             edits: Vec::new(),
         }

@@ -11,6 +11,7 @@ use wasmtime::component::{
 };
 use wasmtime::{Result, StoreContextMut, bail};
 
+use crate::guest_log::Tail;
 use crate::limits::{CROSSING, OverLimit};
 use crate::state::State;
 
@@ -19,6 +20,13 @@ const OURS: &str = "husk:plugin/";
 
 /// The functions of `wasi:random` that must return as many bytes as they are asked for.
 const RANDOM: [&str; 2] = ["get-random-bytes", "get-insecure-random-bytes"];
+
+/// The functions of `wasi:io` that write what they are given. It goes nowhere, but for its end, which
+/// tells why a call failed.
+const WRITES: [&str; 2] = [
+    "[method]output-stream.write",
+    "[method]output-stream.blocking-write-and-flush",
+];
 
 /// The most zeroes that one call gets for randomness; seeds are shorter.
 const RANDOM_BYTES: u64 = 64 * 1024;
@@ -67,6 +75,11 @@ fn define_function(
     let types: Vec<Type> = function.results().collect();
     let full_name = name.to_owned();
     linker.func_new(name, move |mut store, _, arguments, results| {
+        if WRITES.contains(&full_name.as_str()) {
+            for argument in arguments {
+                keep(&mut store.data_mut().output, argument);
+            }
+        }
         for argument in arguments {
             release(&mut store, argument)?;
         }
@@ -89,6 +102,16 @@ fn define_function(
 
 /// What every handle stands for.
 struct Inert;
+
+/// Remembers the end of what is written.
+fn keep(output: &mut Tail, argument: &Val) {
+    let Val::List(bytes) = argument else { return };
+    for byte in bytes {
+        if let Val::U8(byte) = byte {
+            output.push(*byte);
+        }
+    }
+}
 
 /// Gives back the handles in an argument: a plugin may not return while one is lent out.
 fn release(store: &mut StoreContextMut<'_, State>, argument: &Val) -> Result<()> {

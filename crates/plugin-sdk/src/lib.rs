@@ -82,6 +82,14 @@ pub fn parse_settings<T: serde::de::DeserializeOwned>(settings: &str) -> Result<
     serde_json::from_str(settings).map_err(|error| error.to_string())
 }
 
+/// Lets a panic say where and why, in the shim's log and in the refusal that it becomes. Called before
+/// every function of a plugin.
+pub(crate) fn tell_of_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        host::log(host::Level::Error, &panic.to_string());
+    }));
+}
+
 /// Decides scopes. What a policy does not name stays as requested.
 pub trait Policy {
     /// Asked once for a pod, before its sandbox exists.

@@ -66,54 +66,66 @@ export!(
 
 impl<T: crate::Policy> scoping::exports::husk::plugin::scoping::Guest for T {
     fn scope_sandbox() -> crate::Answer {
+        crate::tell_of_panics();
         T::scope_sandbox()
     }
 
     fn scope_container() -> crate::Answer {
+        crate::tell_of_panics();
         T::scope_container()
     }
 }
 
 impl<T: crate::Hooks> lifecycle::exports::husk::plugin::lifecycle::Guest for T {
     fn sandbox_starting() -> crate::Verdict {
+        crate::tell_of_panics();
         T::sandbox_starting()
     }
 
     fn sandbox_started() {
+        crate::tell_of_panics();
         T::sandbox_started();
     }
 
     fn sandbox_stopped() {
+        crate::tell_of_panics();
         T::sandbox_stopped();
     }
 
     fn container_creating() -> crate::Verdict {
+        crate::tell_of_panics();
         T::container_creating()
     }
 
     fn container_started() {
+        crate::tell_of_panics();
         T::container_started();
     }
 
     fn container_exited() {
+        crate::tell_of_panics();
         T::container_exited();
     }
 
     fn container_oom() {
+        crate::tell_of_panics();
         T::container_oom();
     }
 
     fn exec_starting() -> crate::Verdict {
+        crate::tell_of_panics();
         T::exec_starting()
     }
 
     fn resources_updating() -> crate::Verdict {
+        crate::tell_of_panics();
         T::resources_updating()
     }
 }
 
 impl<T: crate::Configurable> configurable::exports::husk::plugin::configurable::Guest for T {
     fn validate_settings(settings: String) -> Result<(), String> {
+        crate::tell_of_panics();
         T::validate_settings(settings)
     }
 }

@@ -3,9 +3,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use husk_plugin_host::Host;
-use husk_plugin_host::case::Case;
+use husk_plugin_host::case::{Case, Outcome};
 
 use super::{Subject, line};
 
@@ -25,7 +25,17 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let case = Case::read(&args.case)?;
     let settings = case.settings();
     let counting = subject.plugin(&Host::counting_fuel()?, &settings)?;
-    let fuel = case.with_question(|pod, question| counting.ask(pod, question).fuel)?;
+    // What fails fast would look cheap.
+    let Outcome {
+        mismatch, reply, ..
+    } = case.ask(&counting)?;
+    if let Some(mismatch) = mismatch {
+        bail!(
+            "the case `{}` fails, so its cost means nothing:\n{mismatch}",
+            case.name()
+        );
+    }
+    let fuel = reply.fuel;
 
     let host = Host::new()?;
     let started = Instant::now();

@@ -27,6 +27,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let plugin = subject.plugin(&host, &args.settings)?;
     let mut problems = foreign_imports(&description);
     problems.extend(settings_refused(&plugin));
+    let questions = plugin.questions();
     let (policy, hooks) = plugin.exports();
     let worlds: Vec<&str> = [(policy, "a policy"), (hooks, "hooks")]
         .iter()
@@ -40,6 +41,17 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         subject.bytes.len(),
         plugin.digest(),
     ))?;
+    let list = |answers: bool| {
+        let names = questions.iter().filter(|(_, is)| *is == answers);
+        names.map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+    };
+    line(format_args!("  answers {}", list(true)))?;
+    if questions.iter().any(|(_, answers)| !answers) {
+        line(format_args!(
+            "  a handler also asks, and this component has no answer to: {}",
+            list(false)
+        ))?;
+    }
     for problem in &problems {
         line(format_args!("  {problem}"))?;
     }

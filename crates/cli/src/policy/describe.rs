@@ -20,18 +20,18 @@ pub(super) struct Args {
 
 /// What a component offers and needs.
 #[derive(Serialize)]
-pub(super) struct Description {
+pub(in crate::policy) struct Description {
     file: PathBuf,
     sha256: String,
     bytes: usize,
     /// Interfaces and functions, by full name.
-    pub(super) exports: Vec<String>,
+    pub(in crate::policy) exports: Vec<String>,
     /// Interfaces and functions, by full name.
     pub(super) imports: Vec<String>,
 }
 
 impl Description {
-    pub(super) fn of(subject: &Subject) -> Result<Self> {
+    pub(in crate::policy) fn of(subject: &Subject) -> Result<Self> {
         let decoded = wit_component::decode(&subject.bytes).with_context(|| {
             format!("{} is not a WebAssembly component", subject.path.display())
         })?;

@@ -16,8 +16,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Subcommand;
-use husk_plugin_host::{Host, Plugin, Settings, artifact};
+use husk_plugin_host::artifact::Cache;
+use husk_plugin_host::{Component, Host, Plugin, Settings, artifact};
 use husk_scope::config::{self, Mode, OnError};
+use nix::unistd::geteuid;
 
 /// Makes, builds, checks, tests, measures and compiles plugins.
 #[derive(clap::Args)]
@@ -62,6 +64,17 @@ fn line(text: impl Display) -> Result<()> {
     Ok(writeln!(stdout().lock(), "{text}")?)
 }
 
+/// Where this user's compiled plugins are: the node's place for root, whose shims read it too.
+fn cache() -> Option<Cache> {
+    if geteuid().is_root() {
+        return Some(Cache::new(artifact::DIR));
+    }
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let home = || set("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let base = set("XDG_CACHE_HOME").map(PathBuf::from).or_else(home)?;
+    Some(Cache::new(base.join("husk")))
+}
+
 /// A component and what it is called.
 struct Subject {
     name: String,
@@ -86,15 +99,32 @@ impl Subject {
 
     /// The plugin with default limits and these settings (JSON).
     fn plugin(&self, host: &Host, settings: &str) -> Result<Plugin> {
-        let component = host
-            .compile(&self.bytes)
-            .with_context(|| self.path.display().to_string())?;
-        Ok(Plugin::new(
-            host,
-            &component,
-            &self.digest,
-            self.settings(settings),
-        )?)
+        let component = self.component(host)?;
+        let settings = self.settings(settings);
+        Ok(Plugin::new(host, &component, &self.digest, settings)?)
+    }
+
+    /// Its machine code, compiled once: a large guest takes half a minute.
+    fn component(&self, host: &Host) -> Result<Component> {
+        let compile = || {
+            let code = host.precompile(&self.bytes);
+            code.with_context(|| self.path.display().to_string())
+        };
+        let Some(cache) = cache() else {
+            return host
+                .compile(&self.bytes)
+                .with_context(|| self.path.display().to_string());
+        };
+        if let Ok(Some(component)) = cache.load(host, &self.digest) {
+            return Ok(component);
+        }
+        let code = compile()?;
+        // A cache that cannot be written to is none.
+        let kept = cache.store_for(host, &self.digest, &code);
+        match kept.and_then(|_| cache.load(host, &self.digest)) {
+            Ok(Some(component)) => Ok(component),
+            _ => Ok(host.compile(&self.bytes)?),
+        }
     }
 
     fn settings(&self, settings: &str) -> Settings {
@@ -108,6 +138,7 @@ impl Subject {
                 deadline: Duration::from_millis(50),
                 memory: 64 << 20,
                 settings: settings.to_owned(),
+                settings_at: None,
             },
             seccomp_profiles: Arc::default(),
         }

@@ -12,6 +12,7 @@ mod a_component_can_be_looked_into_and_measured;
 mod a_hundred_compile_once;
 mod a_new_project_builds;
 mod a_plan_shows_what_would_be;
+mod no_mistake_is_swallowed;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -96,6 +96,7 @@ pub(crate) fn settings(name: &str) -> Settings {
             deadline: Duration::from_millis(50),
             memory: 64 << 20,
             settings: "{}".to_owned(),
+            settings_at: None,
         },
         seccomp_profiles: Arc::default(),
     }

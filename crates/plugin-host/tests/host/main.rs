@@ -10,6 +10,7 @@
 )]
 
 mod a_bad_plugin_denies;
+mod a_failure_says_why;
 mod common;
 mod hostile;
 mod no_chain_widens_past_the_ceiling;

@@ -57,6 +57,8 @@ pub struct Plugin {
     pub memory: u64,
     /// Its own settings, as a JSON object.
     pub settings: String,
+    /// Where the settings stand, as `FILE:LINE`; none where there are no settings.
+    pub settings_at: Option<String>,
 }
 
 /// What a plugin's answers count for.
@@ -137,6 +139,7 @@ fn plugin(value: Value<'_>) -> Result<Plugin, ConfigError> {
             }
             None => "{}".to_owned(),
         },
+        settings_at: table.get("settings").map(Value::place),
     })
 }
 

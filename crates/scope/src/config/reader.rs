@@ -280,6 +280,12 @@ impl<'a> Value<'a> {
         })
     }
 
+    /// Where it stands, as `FILE:LINE`, for those who find fault with it later.
+    pub(super) fn place(self) -> String {
+        let ConfigError { file, line, .. } = self.senseless("");
+        format!("{file}:{line}")
+    }
+
     /// A complaint that a table lacks a key.
     pub(super) fn lacks(self, key: &str) -> ConfigError {
         self.senseless(format!("[[{}]] needs the key `{key}`", self.key))

@@ -1,9 +1,11 @@
 //! `husk policy build`: from a project to a component, by the language's own tools.
 mod c;
+mod exports;
 mod rust;
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -33,6 +35,13 @@ struct Project {
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let project = Project::open(args)?;
+    // What an earlier build made must not be taken for what this one failed to make.
+    match fs::remove_file(&project.out) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("removing {}", project.out.display()));
+        }
+        _ => {}
+    }
     if project.dir.join("Cargo.toml").exists() {
         fs::write(&project.out, component(&rust::module(&project)?)?)
             .with_context(|| format!("writing {}", project.out.display()))?;
@@ -50,6 +59,10 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         );
     }
     let made = Subject::read(&project.out)?;
+    if let Err(problem) = exports::complete(&project, &made) {
+        let _ = fs::remove_file(&project.out);
+        return Err(problem);
+    }
     line(format_args!(
         "made {}: {} bytes, sha256 {}",
         project.out.display(),

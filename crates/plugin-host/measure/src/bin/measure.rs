@@ -89,6 +89,7 @@ fn with(settings: String) -> Settings {
             deadline: Duration::from_millis(50),
             memory: 64 << 20,
             settings,
+            settings_at: None,
         },
         seccomp_profiles: Arc::default(),
     }
