@@ -1,4 +1,5 @@
-// The container `agent` gets a network of its own. policy.h is written by wit-bindgen.
+// The container `agent` gets a network of its own; pods that ask for the node's processes are refused.
+// policy.h is written by wit-bindgen.
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,8 +16,18 @@ static bool as_requested(answer *ok) {
 }
 
 bool exports_husk_plugin_scoping_scope_sandbox(answer *ok, denial *err) {
-  (void)err;
-  return as_requested(ok);
+  static const char reason[] = "this pod would see the node's processes: leave out hostPID";
+  husk_plugin_pod_list_assignment_t asked;
+  husk_plugin_pod_requested_scopes(&asked);
+  bool refused = false;
+  for (size_t i = 0; i < asked.len; i++)
+    refused |= asked.ptr[i].kind == HUSK_PLUGIN_TYPES_NAMESPACE_KIND_PID &&
+               asked.ptr[i].scope.tag == HUSK_PLUGIN_TYPES_SCOPE_NODE;
+  husk_plugin_pod_list_assignment_free(&asked);
+  if (!refused) return as_requested(ok);
+  // A refusal; the reason reaches whoever asked for the pod, and the bindings free it.
+  policy_string_dup(&err->reason, reason);
+  return false;
 }
 
 bool exports_husk_plugin_scoping_scope_container(answer *ok, denial *err) {

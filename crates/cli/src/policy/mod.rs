@@ -8,6 +8,7 @@ mod new;
 mod test;
 
 use std::fmt::Display;
+use std::fs;
 use std::io::{Write as _, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,7 +20,6 @@ use clap::Subcommand;
 use husk_plugin_host::artifact::Cache;
 use husk_plugin_host::{Component, Host, Plugin, Settings, artifact};
 use husk_scope::config::{self, Mode, OnError};
-use nix::unistd::geteuid;
 
 /// Makes, builds, checks, tests, measures and compiles plugins.
 #[derive(clap::Args)]
@@ -64,15 +64,32 @@ fn line(text: impl Display) -> Result<()> {
     Ok(writeln!(stdout().lock(), "{text}")?)
 }
 
-/// Where this user's compiled plugins are: the node's place for root, whose shims read it too.
-fn cache() -> Option<Cache> {
-    if geteuid().is_root() {
-        return Some(Cache::new(artifact::DIR));
-    }
+/// How many compiled components are kept for authors: the largest guests take 35 MB each.
+const KEPT: usize = 16;
+
+/// Where this user's compiled components are. Not the node's place: what is tried on the way to a
+/// plugin is no plugin of the node.
+fn cache() -> Option<PathBuf> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let home = || set("HOME").map(|home| PathBuf::from(home).join(".cache"));
     let base = set("XDG_CACHE_HOME").map(PathBuf::from).or_else(home)?;
-    Some(Cache::new(base.join("husk")))
+    Some(base.join("husk"))
+}
+
+/// Leaves the newest of the compiled components there.
+fn forget_the_oldest(dir: &Path) {
+    let files = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut compiled: Vec<_> = files
+        .map(|file| file.path())
+        .filter(|path| path.extension().is_some_and(|is| is == "cwasm"))
+        .filter_map(|path| Some((fs::metadata(&path).ok()?.modified().ok()?, path)))
+        .collect();
+    compiled.sort();
+    compiled.reverse();
+    for (_, path) in compiled.iter().skip(KEPT) {
+        // Somebody else may have done so.
+        let _ = fs::remove_file(path);
+    }
 }
 
 /// A component and what it is called.
@@ -106,21 +123,21 @@ impl Subject {
 
     /// Its machine code, compiled once: a large guest takes half a minute.
     fn component(&self, host: &Host) -> Result<Component> {
-        let compile = || {
-            let code = host.precompile(&self.bytes);
-            code.with_context(|| self.path.display().to_string())
-        };
-        let Some(cache) = cache() else {
+        let Some(dir) = cache() else {
             return host
                 .compile(&self.bytes)
                 .with_context(|| self.path.display().to_string());
         };
+        let cache = Cache::new(&dir);
         if let Ok(Some(component)) = cache.load(host, &self.digest) {
             return Ok(component);
         }
-        let code = compile()?;
+        let code = host
+            .precompile(&self.bytes)
+            .with_context(|| self.path.display().to_string())?;
         // A cache that cannot be written to is none.
         let kept = cache.store_for(host, &self.digest, &code);
+        forget_the_oldest(&dir);
         match kept.and_then(|_| cache.load(host, &self.digest)) {
             Ok(Some(component)) => Ok(component),
             _ => Ok(host.compile(&self.bytes)?),

@@ -1,6 +1,7 @@
 //! `new`, `build`, `check`, `test`, far from husk's own sources, in every language.
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use crate::{husk, succeeded, target};
 
@@ -29,7 +30,30 @@ fn goes_well(language: &str) {
         assert!(!checked.contains("wasi"), "{checked}");
     }
     let tested = run(&["test", "mine.wasm"], &project);
-    assert!(tested.contains("2 passed, 0 failed"), "{tested}");
+    assert!(tested.contains("3 passed, 0 failed"), "{tested}");
+    if language == "c" {
+        the_job_passes_and_fails(&project);
+    }
+}
+
+/// What `new` makes for continuous integration does all of it, and fails where a case does.
+fn the_job_passes_and_fails(project: &Path) {
+    let job = || {
+        let mut job = Command::new("sh");
+        let husk = Path::new(env!("CARGO_BIN_EXE_husk")).parent().unwrap();
+        let dirs = [husk.to_owned()];
+        let path = crate::path();
+        let dirs = dirs.into_iter().chain(std::env::split_paths(&path));
+        job.arg(project.join("ci"))
+            .env("PATH", std::env::join_paths(dirs).unwrap())
+            .env("XDG_CACHE_HOME", target().join("cache"));
+        job.output().unwrap()
+    };
+    let said = succeeded(&job());
+    assert!(said.contains("3 passed, 0 failed"), "{said}");
+    let case = "question = 'scope-sandbox'\nexpect.denied = 'never'\n";
+    fs::write(project.join("cases/wrong.toml"), case).unwrap();
+    assert!(!job().status.success());
 }
 
 #[test]

@@ -22,6 +22,8 @@ use std::process::{Command, Output};
 fn husk() -> Command {
     let mut husk = Command::new(env!("CARGO_BIN_EXE_husk"));
     husk.env("PATH", path());
+    // What was compiled for an earlier run, CPython above all, is not compiled again.
+    husk.env("XDG_CACHE_HOME", target().join("cache"));
     husk
 }
 

@@ -22,6 +22,9 @@ pub(super) const WIT: &str = "wit/0.1.0";
 /// What a build makes, and no history should hold.
 const IGNORED: &str = "/target\n/node_modules\n/.venv\n*.wasm\n";
 
+/// What a job of continuous integration runs, whoever runs it.
+const CI: &str = "ci";
+
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// The language
@@ -63,6 +66,7 @@ const COMMON: &[File] = &[
         include_str!("../../../../../wit/0.1.0/plugin.wit"),
     ),
     (".gitignore", IGNORED),
+    (CI, include_str!("ci")),
 ];
 
 /// The SDK comes in source: no registry has it, a path would name somebody else's folder, and a
@@ -92,6 +96,7 @@ impl Language {
                 "README.md",
                 "src/lib.rs",
                 "cases/the-agent-is-alone.toml",
+                "cases/the-nodes-processes-are-refused.toml",
                 "cases/the-others-share.toml",
             ),
             Self::C => template!(
@@ -99,6 +104,7 @@ impl Language {
                 "README.md",
                 "policy_impl.c",
                 "cases/the-agent-is-alone.toml",
+                "cases/the-nodes-processes-are-refused.toml",
                 "cases/the-others-share.toml",
             ),
             Self::Js => template!(
@@ -107,6 +113,7 @@ impl Language {
                 "package.json",
                 "policy.js",
                 "cases/the-agent-is-alone.toml",
+                "cases/the-nodes-processes-are-refused.toml",
                 "cases/the-others-share.toml",
             ),
             Self::Python => template!(
@@ -115,6 +122,7 @@ impl Language {
                 "policy.py",
                 "requirements.txt",
                 "cases/the-agent-is-alone.toml",
+                "cases/the-nodes-processes-are-refused.toml",
                 "cases/the-others-share.toml",
             ),
         }
@@ -171,7 +179,7 @@ fn of_project(path: &str, text: &str, name: &str) -> String {
             .replace(NAME_IN_RUST, name)
             .replace(SDK_IN_REPOSITORY, SDK),
         "Cargo.lock" => text.replace(NAME_IN_RUST, name),
-        "README.md" => text.replace(NAME_IN_WORDS, name),
+        "README.md" | CI => text.replace(NAME_IN_WORDS, name),
         _ => text.to_owned(),
     }
 }
