@@ -137,7 +137,10 @@ fn whatever_goes_wrong_in_a_plugin_refuses_the_container(mode: Mode) {
     for (name, words) in [
         (
             "trapped",
-            ["policy `trap` denies scope-container", "unreachable"],
+            [
+                "policy `trap` denies scope-container",
+                "panicked at says/src/lib.rs",
+            ],
         ),
         (
             "looped",
@@ -152,7 +155,10 @@ fn whatever_goes_wrong_in_a_plugin_refuses_the_container(mode: Mode) {
         ),
         (
             "full",
-            ["policy `memory` denies scope-container", "it failed"],
+            [
+                "policy `memory` denies scope-container",
+                "the memory limit of 64 MiB",
+            ],
         ),
         ("torn", ["`one-way` and `another-way` conflict", "network"]),
     ] {
