@@ -183,6 +183,12 @@ impl Containerd {
         shims.join(namespace)
     }
 
+    /// The folder in which CRI looks for descriptions of devices (CDI).
+    #[must_use]
+    pub fn cdi(&self) -> PathBuf {
+        self.dir.join("cdi")
+    }
+
     /// The lab it runs in.
     #[must_use]
     pub fn lab(&self) -> &Lab {
@@ -289,6 +295,7 @@ disable_apparmor = true
 restrict_oom_score_adj = true
 cni.bin_dirs = [{cni}]
 cni.conf_dir = '{dir}/cni'
+cdi_spec_dirs = ['{dir}/cdi']
 cni.use_internal_loopback = {internal}
 [plugins.'io.containerd.cri.v1.runtime'.containerd]
 default_runtime_name = 'husk'

@@ -8,10 +8,11 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use nix::unistd::Pid;
+use serde_json::Value;
 
 use crate::command::{Output, poll, run, run_with_input, until};
 use crate::containerd::Containerd;
-use crate::{image, residue};
+use crate::{image, residue, spec};
 
 /// A name that no other container of this run has, nor begins with.
 #[must_use]
@@ -62,7 +63,7 @@ impl<'a> Ctr<'a> {
             ctr: self.clone(),
             id: unique("ctr"),
             flags: Vec::new(),
-            source: image::BUSYBOX.into(),
+            source: Some(image::BUSYBOX.into()),
         }
     }
 }
@@ -74,7 +75,8 @@ pub struct Container<'a> {
     /// Its id.
     pub id: String,
     flags: Vec<String>,
-    source: String,
+    /// An image, or a folder; nothing where a spec says all.
+    source: Option<String>,
 }
 
 impl Container<'_> {
@@ -88,8 +90,28 @@ impl Container<'_> {
     /// Takes its files from this folder instead of the image.
     #[must_use]
     pub fn rootfs(mut self, folder: &str) -> Self {
-        self.source = folder.into();
+        self.source = Some(folder.into());
         self.flag("--rootfs")
+    }
+
+    /// Makes it from an OCI spec, of a busybox in a folder of its own, after this change. No words
+    /// are added when it is run.
+    ///
+    /// # Panics
+    /// If the folder cannot be made.
+    #[must_use]
+    pub fn spec(mut self, args: &[&str], change: impl FnOnce(&mut Value)) -> Self {
+        let folder = self.folder();
+        let rootfs = folder.join("rootfs");
+        fs::create_dir_all(&rootfs).unwrap();
+        image::rootfs(&rootfs).unwrap();
+        let cgroup = format!("/{}/{}", self.ctr.namespace, self.id);
+        let mut spec = spec::of(&cgroup, &rootfs, args);
+        change(&mut spec);
+        let config = folder.join("config.json");
+        fs::write(&config, spec.to_string()).unwrap();
+        self.source = None;
+        self.flag("--config").flag(&config.to_string_lossy())
     }
 
     /// `ctr run` with these words of its own and the command, not yet started.
@@ -100,7 +122,8 @@ impl Container<'_> {
             .args(["run", "--runtime", &self.ctr.containerd.lab().runtime])
             .args(flags)
             .args(&self.flags)
-            .args([&self.source, &self.id])
+            .args(&self.source)
+            .arg(&self.id)
             .args(words);
         command
     }

@@ -25,3 +25,4 @@ pub mod lab;
 pub mod process;
 pub mod residue;
 pub mod shim;
+pub mod spec;

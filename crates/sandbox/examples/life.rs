@@ -128,6 +128,7 @@ fn live(zygote: &Zygote, bundle: &Path, number: u32, execs: u32) {
         zygote,
         Job::Create(Create {
             id: id.clone(),
+            bundle: bundle.to_owned(),
             dir: dir.clone(),
             rootfs: rootfs.clone(),
             mounts: vec![mount],
@@ -137,7 +138,7 @@ fn live(zygote: &Zygote, bundle: &Path, number: u32, execs: u32) {
         }),
     );
     let init = made.process.expect("an init");
-    zygote::start(&dir, &id).expect("a start");
+    zygote::start(&dir).expect("a start");
     let mut reason = String::new();
     let mut started = File::from(made.started.expect("a pipe"));
     started.read_to_string(&mut reason).expect("a pipe");

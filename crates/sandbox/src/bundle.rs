@@ -1,14 +1,11 @@
-//! The spec a container is made from, as libcontainer must find it.
+//! The spec a container is made from.
 use std::fs;
 use std::path::Path;
 
-use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    Linux, LinuxCapabilities, LinuxIdMapping, LinuxNamespaceType, LinuxSeccomp, LinuxSeccompArg,
-    LinuxSeccompArgBuilder, LinuxSeccompOperator, Process, Spec,
+    Linux, LinuxCapabilities, LinuxIdMapping, LinuxNamespaceType, Process, Spec,
 };
 
-use crate::cgroup;
 use crate::lenient;
 use crate::workload::Workload;
 use crate::zygote::{Doing, JobError};
@@ -128,95 +125,6 @@ pub(crate) fn check_paths(spec: &Spec) -> Result<(), JobError> {
         }
     }
     Ok(())
-}
-
-/// Writes the spec into `dir` so that libcontainer does what the OCI runtime specification says.
-///
-/// - The cgroup is there already, with its limits: libcontainer must only join it.
-/// - No `capabilities` means none; libcontainer would leave all of the shim's.
-/// - `noNewPrivileges: false` means the same as its absence; libcontainer would load the seccomp
-///   profile after it dropped the privilege to do so.
-/// - `rshared` and its kin are said without the `r`, which libcontainer does not know and means
-///   anyway.
-/// - Where the cgroup mount is read-only, the hierarchies of v1 become read-only paths:
-///   libcontainer binds them writable.
-/// - Mask and value of `SCMP_CMP_MASKED_EQ` change places: libcontainer 0.7 takes one for the other.
-/// - `HOME` is set, to nothing that matters: libcontainer would look it up through whatever
-///   library the container's nsswitch.conf names. Our executor sets the environment itself.
-pub(crate) fn write_normalized(dir: &Path, mut spec: Spec, cgroup: &Path) -> Result<(), JobError> {
-    let mut linux = spec.linux().clone().unwrap_or_default();
-    linux.set_cgroups_path(Some(cgroup.to_owned()));
-    linux.set_resources(None);
-    if let Some(propagation) = linux.rootfs_propagation().as_deref() {
-        let known = propagation.strip_prefix('r').unwrap_or(propagation);
-        linux.set_rootfs_propagation(Some(known.to_owned()));
-    }
-    let mut closed = linux.readonly_paths().clone().unwrap_or_default();
-    closed.extend(hierarchies_to_close(&spec)?);
-    linux.set_readonly_paths(Some(closed));
-    if let Some(seccomp) = linux.seccomp_mut() {
-        exchange_masks(seccomp)?;
-    }
-    spec.set_linux(Some(linux));
-    if let Some(process) = spec.process_mut() {
-        if process.capabilities().is_none() {
-            process.set_capabilities(Some(no_capabilities()));
-        }
-        if process.no_new_privileges() == Some(false) {
-            process.set_no_new_privileges(None);
-        }
-        let mut env = process.env().clone().unwrap_or_default();
-        env.push("HOME=/".to_owned());
-        process.set_env(Some(env));
-    }
-    fs::create_dir_all(dir).doing(|| format!("make the directory {}", dir.display()))?;
-    let path = dir.join(CONFIG);
-    let text = serde_json::to_vec(&spec)
-        .map_err(|error| JobError::failed(format!("cannot write the spec as JSON: {error}")))?;
-    fs::write(&path, text).doing(|| format!("write the spec {}", path.display()))
-}
-
-fn exchange_masks(seccomp: &mut LinuxSeccomp) -> Result<(), JobError> {
-    let mut rules = seccomp.syscalls().clone().unwrap_or_default();
-    for rule in &mut rules {
-        let args = rule.args().iter().flatten().map(with_mask_exchanged);
-        let args = args.collect::<Result<Vec<_>, _>>().map_err(|error| {
-            JobError::invalid(format!(
-                "linux.seccomp has a condition that is none: {error}"
-            ))
-        })?;
-        rule.set_args((!args.is_empty()).then_some(args));
-    }
-    seccomp.set_syscalls(Some(rules));
-    Ok(())
-}
-
-fn with_mask_exchanged(arg: &LinuxSeccompArg) -> Result<LinuxSeccompArg, OciSpecError> {
-    if arg.op() != LinuxSeccompOperator::ScmpCmpMaskedEq {
-        return Ok(*arg);
-    }
-    LinuxSeccompArgBuilder::default()
-        .index(arg.index())
-        .value(arg.value_two().unwrap_or(0))
-        .value_two(arg.value())
-        .op(arg.op())
-        .build()
-}
-
-/// Where the v1 hierarchies will be in the container, below a cgroup mount that is read-only.
-fn hierarchies_to_close(spec: &Spec) -> Result<Vec<String>, JobError> {
-    let mut closed = Vec::new();
-    for mount in spec.mounts().iter().flatten() {
-        let mut options = mount.options().iter().flatten();
-        if mount.typ().as_deref() != Some("cgroup") || !options.any(|option| option == "ro") {
-            continue;
-        }
-        for point in cgroup::v1_mount_points()? {
-            let path = point.file_name().map(|name| mount.destination().join(name));
-            closed.extend(path.and_then(|path| path.to_str().map(str::to_owned)));
-        }
-    }
-    Ok(closed)
 }
 
 /// Sees that the root filesystem is where the spec says, now that it is mounted.

@@ -80,16 +80,6 @@ pub(crate) fn look_around() {
     let _ = paths::mounts();
 }
 
-/// Where the hierarchies of cgroup v1 are mounted; nowhere if v2 is in charge.
-pub(crate) fn v1_mount_points() -> Result<Vec<PathBuf>> {
-    let mounts = paths::mounts()?;
-    let in_charge = paths::in_charge(mounts)?.into_iter();
-    Ok(in_charge
-        .filter(|mount| !mount.controllers.is_empty())
-        .map(|mount| mount.point.clone())
-        .collect())
-}
-
 impl Cgroup {
     /// The cgroup a process is in.
     ///

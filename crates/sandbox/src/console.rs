@@ -1,8 +1,6 @@
 //! Terminals and the ownership of standard streams.
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
 
 use nix::cmsg_space;
 use nix::errno::Errno;
@@ -10,56 +8,10 @@ use nix::fcntl::OFlag;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use nix::sys::stat::{Mode, SFlag, fstat, makedev};
 use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, fstatfs};
-use nix::unistd::{Uid, chdir, fchown, isatty};
+use nix::unistd::{Uid, fchown, isatty};
 use oci_spec::runtime::Process;
 
 use crate::zygote::{Doing, JobError, Stdio};
-
-/// The socket's name in the shim's directory for the container.
-pub(crate) const SOCKET: &str = "console.sock";
-
-/// Where libcontainer hands over the terminal it opened in the container.
-pub(crate) struct Listener {
-    socket: UnixListener,
-    path: PathBuf,
-}
-
-impl Listener {
-    /// Listens in `dir`, which becomes the working directory: its path may be longer than a
-    /// socket's name can be.
-    pub(crate) fn bind(dir: &Path) -> Result<Self, JobError> {
-        chdir(dir).doing(|| format!("enter {}", dir.display()))?;
-        let path = dir.join(SOCKET);
-        let socket =
-            UnixListener::bind(SOCKET).doing(|| format!("listen at {}", path.display()))?;
-        Ok(Self { socket, path })
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Takes the master, sets its size, and gives the terminal to its user. libcontainer must have
-    /// finished: nothing is waited for.
-    pub(crate) fn accept(self, process: &Process, user: Option<u32>) -> Result<OwnedFd, JobError> {
-        self.socket
-            .set_nonblocking(true)
-            .doing(|| "set up the console socket")?;
-        let (connection, _) = self
-            .socket
-            .accept()
-            .doing(|| "accept at the console socket")?;
-        let master = receive_fd(connection.as_raw_fd())
-            .doing(|| "take the terminal from the console socket")?;
-        std::fs::remove_file(&self.path).doing(|| format!("remove {}", self.path.display()))?;
-        set_size(&master, process)?;
-        if let Some(user) = user {
-            let slave = open_slave(&master).doing(|| "open the container's terminal")?;
-            give_to(slave.as_fd(), user).doing(|| "give the terminal to the container's user")?;
-        }
-        Ok(master)
-    }
-}
 
 /// Takes a descriptor that was sent; `EAGAIN` when there is none.
 pub(crate) fn receive_fd(socket: RawFd) -> Result<OwnedFd, Errno> {

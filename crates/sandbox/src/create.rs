@@ -1,7 +1,6 @@
 //! Makes a container: its cgroup, its root filesystem, its init; or leaves nothing behind.
 use std::fs;
 use std::io;
-use std::path::Path;
 
 use oci_spec::runtime::{Process, Spec};
 
@@ -9,7 +8,7 @@ use crate::cgroup::{Cgroup, New};
 use crate::process::{self, Pidfd};
 use crate::workload::Workload;
 use crate::zygote::{Create, Done, JobError, Leftovers, Report};
-use crate::{bundle, by_libcontainer, checks, console, init, rootfs};
+use crate::{bundle, checks, hooks, init, rootfs, unsupported};
 
 pub(crate) fn create(mut job: Create, report: &Report) -> Result<Done, JobError> {
     report.step("reading config.json");
@@ -18,6 +17,8 @@ pub(crate) fn create(mut job: Create, report: &Report) -> Result<Done, JobError>
     let (process, workload) = bundle::process(&spec)?;
     bundle::check_paths(&spec)?;
     checks::check(&spec)?;
+    hooks::check(&spec)?;
+    unsupported::refuse(&spec)?;
 
     report.step("making the cgroup");
     let resources = spec
@@ -60,10 +61,7 @@ fn build(
     report: &Report,
 ) -> Result<Done, JobError> {
     report.step("building the container");
-    let done = match by_libcontainer::needs_it(spec) {
-        None => init::make(job, spec, process, workload, cgroup.cgroup(), report),
-        Some(_) => by_libcontainer::make(job, spec, &process, workload, cgroup.cgroup(), report),
-    }?;
+    let done = init::make(job, spec, process, workload, cgroup.cgroup(), report)?;
     cgroup.keep();
     Ok(done)
 }
@@ -80,16 +78,10 @@ fn undo(job: &Create, processes: &[i32]) -> Leftovers {
         let unmounted = rootfs::unmount_all(&job.rootfs);
         left.note(unmounted, || format!("unmount {}", job.rootfs.display()));
     }
-    let bundle = job.dir.join(by_libcontainer::BUNDLE);
-    left.note(gone(fs::remove_dir_all(&bundle)), || {
-        format!("remove {}", bundle.display())
+    let start = job.dir.join(init::START);
+    left.note(gone(fs::remove_file(&start)), || {
+        format!("remove {}", start.display())
     });
-    for name in [init::START, console::SOCKET] {
-        let file = job.dir.join(name);
-        left.note(gone(fs::remove_file(&file)), || {
-            format!("remove {}", file.display())
-        });
-    }
     left
 }
 
@@ -98,13 +90,5 @@ fn gone(removed: io::Result<()>) -> io::Result<()> {
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
-    }
-}
-
-/// Lets the init of a container execute; see [`crate::zygote::start`].
-pub(crate) fn start(dir: &Path, id: &str) -> io::Result<()> {
-    match init::start(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => by_libcontainer::start(dir, id),
-        done => done,
     }
 }

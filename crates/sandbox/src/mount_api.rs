@@ -21,6 +21,7 @@ pub(crate) const MOUNT_ATTR_STRICTATIME: u64 = 0x20;
 pub(crate) const MOUNT_ATTR_ATIME: u64 = 0x70;
 pub(crate) const MOUNT_ATTR_NODIRATIME: u64 = 0x80;
 pub(crate) const MOUNT_ATTR_NOSYMFOLLOW: u64 = 0x20_0000;
+const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
 
 /// Linux's `struct mount_attr`.
 #[repr(C)]
@@ -47,6 +48,16 @@ impl Attributes {
     pub(crate) fn propagation(propagation: MsFlags) -> Self {
         Self {
             propagation: propagation.difference(MsFlags::MS_REC).bits(),
+            ..Self::default()
+        }
+    }
+
+    /// Nothing but that its files' owners are seen through a user namespace, which must stay open for
+    /// the call.
+    pub(crate) fn id_mapped(namespace: &OwnedFd) -> Self {
+        Self {
+            set: MOUNT_ATTR_IDMAP,
+            userns: u64::from(namespace.as_raw_fd().cast_unsigned()),
             ..Self::default()
         }
     }

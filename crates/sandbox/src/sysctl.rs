@@ -3,7 +3,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use oci_spec::runtime::Spec;
 
 use crate::procfs::Procfs;
 use crate::zygote::{Doing, JobError};
@@ -55,23 +54,6 @@ pub(crate) fn write(name: &str, value: &str, ours: &[&str]) -> Result<(), JobErr
         errno => JobError::from_errno(errno, what()),
     })?;
     file.write_all(value.as_bytes()).doing(what)
-}
-
-/// The sysctls of a spec that do not exist in this process's namespaces.
-pub(crate) fn unknown(spec: &Spec) -> Vec<&str> {
-    let names = spec
-        .linux()
-        .iter()
-        .flat_map(|linux| linux.sysctl())
-        .flatten();
-    names
-        .map(|(name, _)| name.as_str())
-        .filter(|name| !path(name).is_some_and(|path| path.exists()))
-        .collect()
-}
-
-fn path(name: &str) -> Option<PathBuf> {
-    Some(Path::new("/proc/sys").join(split(name)?.iter().collect::<PathBuf>()))
 }
 
 /// The parts of a name, whose separator is the first of `.` and `/` in it, as for sysctl(8): the

@@ -72,7 +72,7 @@ fn a_slow_build_holds_no_other_up(lab: &Lab) {
 }
 
 fn finish(_: &Lab, id: &str, dir: &std::path::Path, done: husk_sandbox::zygote::Done) {
-    husk_sandbox::zygote::start(dir, id).unwrap();
+    husk_sandbox::zygote::start(dir).unwrap();
     assert_eq!(wait(&done.process.unwrap()), Ended::Exited(0));
     husk_sandbox::rootfs::unmount_all(&dir.join("rootfs")).unwrap();
     fs::remove_dir_all(dir).unwrap();

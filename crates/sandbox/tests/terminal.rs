@@ -94,7 +94,7 @@ fn a_directory_may_have_a_long_name(lab: &Lab) {
     let outer = std::mem::replace(&mut job.dir, long.clone());
     let (id, rootfs) = (job.id.clone(), job.rootfs.clone());
     let done = lab.perform(husk_sandbox::zygote::Job::Create(job)).unwrap();
-    husk_sandbox::zygote::start(&long, &id).unwrap();
+    husk_sandbox::zygote::start(&long).unwrap();
     assert_eq!(wait(&done.process.unwrap()), Ended::Exited(6));
     husk_sandbox::rootfs::unmount_all(&rootfs).unwrap();
     std::fs::remove_dir_all(outer).unwrap();

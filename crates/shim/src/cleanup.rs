@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use husk_sandbox::cgroup::{self, Cgroup, Driver};
+use husk_sandbox::hooks;
 use husk_sandbox::process::{Pidfd, start_time};
 use husk_sandbox::rootfs::unmount_all;
 use husk_sandbox::zygote::Holder;
@@ -24,6 +25,9 @@ use crate::store::Store;
 
 /// How long killed processes may take to die.
 const DEATH: Duration = Duration::from_secs(2);
+
+/// How long a hook of a container may take that is deleted without its shim.
+const POSTSTOP: Duration = Duration::from_secs(1);
 
 /// How often the shim's session is searched again for what was forked during the last search.
 const ROUNDS: usize = 5;
@@ -58,6 +62,7 @@ impl Cleanup {
         }
         for container in &record.containers {
             self.remove_container(container);
+            self.run_poststop(container);
         }
         for mount in record.mounts.iter().rev() {
             self.unmount(mount);
@@ -90,6 +95,7 @@ impl Cleanup {
                 self.kill_container(container);
                 self.remove_container(container);
             }
+            self.run_poststop(container);
             let removed = remove_dir(&container.dir);
             self.attempt(removed, || format!("remove {}", container.dir.display()));
         }
@@ -147,6 +153,16 @@ impl Cleanup {
             self.attempt(cgroup.remove(), || {
                 format!("remove the cgroup of container {}", container.id)
             });
+        }
+    }
+
+    /// Runs the hooks that come when nothing is left of a container, as its spec in the shim's
+    /// directory names them. Without that it was deleted before.
+    fn run_poststop(&mut self, container: &Container) {
+        if let Ok(Some(hooks)) =
+            hooks::left_to_run(&container.dir, &container.id, &container.bundle)
+        {
+            self.warnings.extend(hooks.run_all_within(POSTSTOP));
         }
     }
 

@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result};
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{Message, MessageField};
 use containerd_shim_protos::types::introspection::{RuntimeInfo, RuntimeVersion};
+use husk_sandbox::hooks;
 use oci_spec::runtime::{
     Apparmor, Arch, Cgroup, Features, IDMap, LinuxFeature, LinuxNamespaceType, LinuxSeccompAction,
     MountExtensions, Seccomp, Selinux,
@@ -57,8 +58,8 @@ fn runtime_info(options: Option<Any>) -> Result<RuntimeInfo> {
     })
 }
 
-/// Only what works: CRI offers a pod whatever is listed here. User namespaces are not, so neither
-/// is `user` nor id-mapped mounts.
+/// Only what works: CRI offers a pod whatever is listed here. A container may have a user namespace of
+/// its own, but joins none by its path, as CRI has a pod's containers do: so `user` is not listed.
 fn features() -> Features {
     let namespaces = [
         LinuxNamespaceType::Cgroup,
@@ -78,7 +79,7 @@ fn features() -> Features {
         .set_rdma(Some(false));
     let mut extensions = MountExtensions::default();
     let mut idmap = IDMap::default();
-    idmap.set_enabled(Some(false));
+    idmap.set_enabled(Some(true));
     extensions.set_idmap(Some(idmap));
     let mut apparmor = Apparmor::default();
     apparmor.set_enabled(Some(true));
@@ -96,6 +97,9 @@ fn features() -> Features {
     features
         .set_oci_version_min("1.0.0".to_owned())
         .set_oci_version_max("1.2.0".to_owned())
+        .set_hooks(Some(
+            hooks::Kind::ALL.map(|kind| kind.name().to_owned()).to_vec(),
+        ))
         .set_mount_options(Some(husk_sandbox::features::mount_options()))
         .set_linux(Some(linux));
     features
@@ -149,7 +153,7 @@ mod tests {
             features
                 .pointer("/linux/mountExtensions/idmap/enabled")
                 .unwrap(),
-            false
+            true
         );
         assert_eq!(features.pointer("/linux/cgroup/systemd").unwrap(), true);
         assert!(names("/linux/seccomp/actions").contains(&"SCMP_ACT_NOTIFY".to_owned()));

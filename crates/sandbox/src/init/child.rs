@@ -15,10 +15,13 @@ use nix::unistd::sethostname;
 use oci_spec::runtime::{Linux, Process, Spec};
 
 use super::namespaces::Wanted;
-use super::{READY, root};
+use super::request::{self, Asking, Request};
+use super::root;
 use crate::birth::{Birthplace, Maker};
 use crate::cgroup::Cgroup;
-use crate::program::{Program, stdio};
+use crate::hooks::Hooks;
+use crate::process::my_pid;
+use crate::program::{Program, become_root, stdio};
 use crate::zygote::{Doing, JobError, Stdio};
 use crate::{loopback, sys, sysctl};
 
@@ -37,12 +40,20 @@ pub(super) struct Surroundings<'a> {
     pub(super) stdio: Stdio,
     /// Where the terminal's master goes, if init has a terminal.
     pub(super) console: Option<UnixDatagram>,
+    /// What the builder has made of mounts.
+    pub(super) sources: root::Sources,
+    /// The way to the builder, if there is something that only it may do.
+    pub(super) asking: Option<Asking>,
+    /// Those of the kind createContainer.
+    pub(super) hooks: Option<Hooks>,
 }
 
 /// The program, and those who wait for it.
 pub(super) struct Waiting {
     pub(super) program: Program,
     pub(super) outcome: PipeWriter,
+    /// Those of the kind startContainer.
+    pub(super) hooks: Option<Hooks>,
 }
 
 /// Becomes the program when there is something to read from `start`, or says why not. By `tether`
@@ -101,12 +112,13 @@ fn close_all_but<const N: usize>(kept: [RawFd; N]) -> Result<(), JobError> {
 impl Waiting {
     fn run(&mut self, mut start: File) -> Result<Infallible, JobError> {
         self.program.listen(&mut self.outcome)?;
-        self.outcome
-            .write_all(&[READY])
-            .doing(|| "say that init is ready")?;
+        request::say_ready(&self.outcome)?;
         start.read_exact(&mut [0]).doing(|| "wait for the start")?;
         // There is nobody left to start.
         drop(start);
+        if let Some(hooks) = self.hooks.take() {
+            self.program.run_hooks(&hooks.with_pid(my_pid()))?;
+        }
         self.program.execute()
     }
 
@@ -121,7 +133,15 @@ impl Waiting {
 impl Surroundings<'_> {
     /// Enters the container. All descriptors that this took are closed when it returns.
     fn enter(self, process: &Process) -> Result<(), JobError> {
-        self.birthplace.move_into(self.cgroup)?;
+        let (mut asking, hooks) = (self.asking, self.hooks);
+        if self.wanted.new.contains(CloneFlags::CLONE_NEWUSER) {
+            if let Some(asking) = &mut asking {
+                asking.ask(Request::Identity)?;
+            }
+            become_root()?;
+        } else {
+            self.birthplace.move_into(self.cgroup)?;
+        }
         self.wanted.enter_cgroup_namespace()?;
         // Also of one that was joined, as with other runtimes.
         if self.wanted.not_the_nodes.contains(&"uts") {
@@ -140,6 +160,16 @@ impl Surroundings<'_> {
             self.rootfs,
             self.cgroup,
             &self.wanted,
+            self.sources,
+            || {
+                if let Some(asking) = &mut asking {
+                    asking.ask(Request::Hooks)?;
+                }
+                match hooks {
+                    Some(hooks) => hooks.with_pid(my_pid()).run(),
+                    None => Ok(()),
+                }
+            },
         )?;
         match self.console {
             Some(master) => {

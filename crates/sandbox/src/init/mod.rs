@@ -18,7 +18,7 @@
 //! process is the builder itself, a compiled profile is kept ([`crate::seccomp`]), and of the 560
 //! calls that are left the most are of cgroups, capabilities and mounts. Most of the time is now the
 //! kernel's: new namespaces, the first touch of memory after two forks, cgroups, mounts and their end.
-//! What is not done here is in [`by_libcontainer::needs_it`](crate::by_libcontainer::needs_it).
+//! What is not done is in [`crate::unsupported`].
 //!
 //! Where the pid namespace is another's, whose processes would see the child enter, one more fork keeps
 //! it from them; see [`child`].
@@ -28,6 +28,7 @@
 //! being closed, or why it could not.
 mod child;
 mod namespaces;
+mod request;
 mod root;
 
 use std::fs::{File, OpenOptions};
@@ -39,13 +40,15 @@ use std::path::Path;
 
 use nix::sys::prctl;
 use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
+use nix::unistd::{chdir, mkfifo};
 use oci_spec::runtime::{Process, Spec};
 
 use self::child::{Surroundings, Waiting};
 use self::namespaces::Wanted;
+use self::request::Able;
 use crate::birth::{Birthplace, announcement};
 use crate::cgroup::Cgroup;
+use crate::hooks::{Hooks, Kind, OnNode};
 use crate::process::Pidfd;
 use crate::program::{Inherited, Program, limits};
 use crate::seccomp::LISTENING;
@@ -57,8 +60,6 @@ use crate::{bundle, console};
 pub(crate) const START: &str = "start";
 /// The most that is read of what init says, in bytes: it may be in the hands of others.
 const LONGEST: u64 = 64 * 1024;
-/// Written by init when all that is left is to execute.
-const READY: u8 = b'+';
 
 /// Makes the init of a container whose root filesystem is mounted, in its cgroup.
 pub(crate) fn make(
@@ -76,7 +77,7 @@ pub(crate) fn make(
     let terminal = program.process.terminal().unwrap_or(false);
     let stdio = std::mem::take(&mut job.stdio);
     if !terminal {
-        console::own_stdio(&stdio, Some(program.process.user().uid()))?;
+        console::own_stdio(&stdio, bundle::host_user(spec, &program.process))?;
     }
     let start = make_start(&job.dir)?;
     let (outcome, outcome_writer) = io::pipe().doing(|| "make a pipe")?;
@@ -86,8 +87,37 @@ pub(crate) fn make(
     }
     .doing(|| "make a socket")?;
 
-    report.step("joining namespaces");
+    let hooks = |kind| Hooks::of(spec, kind, &job.id, &job.bundle);
+    let on_node: Vec<_> = [Kind::Prestart, Kind::CreateRuntime]
+        .into_iter()
+        .filter_map(hooks)
+        .collect();
+    let on_node = match on_node.as_slice() {
+        [] => None,
+        // While this process is in the node's namespaces.
+        on_node => Some(OnNode::fork(on_node)?),
+    };
     let wanted = Wanted::open(linux)?;
+    let id_map = wanted.id_map(linux)?;
+    let (answering, asking) = match (on_node, id_map) {
+        (None, None) => (None, None),
+        (on_node, id_map) => {
+            let (answering, asking) = request::pair(Able {
+                on_node,
+                id_map,
+                cgroup: cgroup.clone(),
+            })?;
+            (Some(answering), Some(asking))
+        }
+    };
+    report.step("opening what is to be mounted");
+    let sources = root::Sources::prepare(spec, linux)?;
+    if in_user_namespace {
+        limits::raise(&program.process)?;
+        chdir(&job.rootfs).doing(|| format!("enter {}", job.rootfs.display()))?;
+    }
+
+    report.step("joining namespaces");
     wanted.join(linux)?;
     limits::set_oom_score(&program.process)?;
     // What is on its way into the container is the shim's program, with the shim's memory.
@@ -106,6 +136,7 @@ pub(crate) fn make(
     let Some(cloned) = birthplace.clone_into(wanted.new)? else {
         drop(outcome);
         drop(console);
+        drop(answering);
         let surroundings = Surroundings {
             spec,
             linux,
@@ -116,17 +147,28 @@ pub(crate) fn make(
             loopback: job.loopback,
             stdio,
             console: console_sender,
+            sources,
+            asking,
+            hooks: hooks(Kind::CreateContainer),
         };
         let waiting = Waiting {
             program,
             outcome: outcome_writer,
+            hooks: hooks(Kind::StartContainer),
         };
         match maker {
             None => child::live(surroundings, waiting, start, report.tether()),
             Some(maker) => child::make(surroundings, waiting, start, report.tether(), maker),
         }
     };
-    drop((maker, outcome_writer, console_sender));
+    drop((maker, outcome_writer, console_sender, asking, sources));
+    if in_user_namespace {
+        // Not in what may have to be unmounted.
+        chdir("/").doing(|| "leave the root filesystem")?;
+    }
+    if let Some(answering) = answering {
+        answering.serve(&cloned, report)?;
+    }
     let init = match birth {
         Some(birth) => birth.wait(&cloned)?,
         None => cloned,
@@ -183,7 +225,7 @@ fn read_outcome(
         program.hand_over_listener(init, init.pid, &mut outcome)?;
         read = outcome.read(&mut first).doing(|| "hear from init")?;
     }
-    if read == 1 && first == [READY] {
+    if read == 1 && first == [request::READY] {
         return Ok(outcome);
     }
     let mut json = first.get(..read).unwrap_or_default().to_vec();

@@ -5,6 +5,7 @@ use std::path::Path;
 use nix::sched::{CloneFlags, setns, unshare};
 use oci_spec::runtime::{Linux, LinuxNamespaceType};
 
+use crate::id_map::IdMap;
 use crate::namespaces::CLONE_NEWTIME;
 use crate::zygote::{Doing, JobError};
 
@@ -52,6 +53,21 @@ impl Wanted {
             }
         }
         Ok(wanted)
+    }
+
+    /// The ids of a new user namespace, if there is one.
+    pub(super) fn id_map(&self, linux: &Linux) -> Result<Option<IdMap>, JobError> {
+        let (users, groups) = (linux.uid_mappings(), linux.gid_mappings());
+        if self.new.contains(CloneFlags::CLONE_NEWUSER) {
+            return IdMap::new(users.as_ref(), groups.as_ref(), "linux").map(Some);
+        }
+        let mapped = |mappings: &Option<Vec<_>>| mappings.as_ref().is_some_and(|it| !it.is_empty());
+        if mapped(users) || mapped(groups) {
+            return Err(JobError::invalid(
+                "linux has mappings of ids, but no user namespace of its own that they are for",
+            ));
+        }
+        Ok(None)
     }
 
     /// Joins what is to be joined but the cgroup and the pid namespace, for this process and its

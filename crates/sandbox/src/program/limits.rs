@@ -39,6 +39,41 @@ pub(super) fn set_processes(process: &Process) -> Result<(), JobError> {
         .try_for_each(set_rlimit)
 }
 
+/// Raises the hard rlimits as far as the spec asks, for a process that is to lower them again in a user
+/// namespace, where raising takes a privilege that nobody has.
+pub(crate) fn raise(process: &Process) -> Result<(), JobError> {
+    for limit in process.rlimits().iter().flatten() {
+        let what = || format!("raise process.rlimits {:?}", limit.typ());
+        let resource = resource(limit.typ());
+        let (soft, hard) = getrlimit(resource).doing(what)?;
+        if hard < limit.hard() {
+            setrlimit(resource, soft, limit.hard()).doing(what)?;
+        }
+    }
+    Ok(())
+}
+
+fn resource(kind: PosixRlimitType) -> Resource {
+    match kind {
+        PosixRlimitType::RlimitAs => Resource::RLIMIT_AS,
+        PosixRlimitType::RlimitCore => Resource::RLIMIT_CORE,
+        PosixRlimitType::RlimitCpu => Resource::RLIMIT_CPU,
+        PosixRlimitType::RlimitData => Resource::RLIMIT_DATA,
+        PosixRlimitType::RlimitFsize => Resource::RLIMIT_FSIZE,
+        PosixRlimitType::RlimitLocks => Resource::RLIMIT_LOCKS,
+        PosixRlimitType::RlimitMemlock => Resource::RLIMIT_MEMLOCK,
+        PosixRlimitType::RlimitMsgqueue => Resource::RLIMIT_MSGQUEUE,
+        PosixRlimitType::RlimitNice => Resource::RLIMIT_NICE,
+        PosixRlimitType::RlimitNofile => Resource::RLIMIT_NOFILE,
+        PosixRlimitType::RlimitNproc => Resource::RLIMIT_NPROC,
+        PosixRlimitType::RlimitRss => Resource::RLIMIT_RSS,
+        PosixRlimitType::RlimitRtprio => Resource::RLIMIT_RTPRIO,
+        PosixRlimitType::RlimitRttime => Resource::RLIMIT_RTTIME,
+        PosixRlimitType::RlimitSigpending => Resource::RLIMIT_SIGPENDING,
+        PosixRlimitType::RlimitStack => Resource::RLIMIT_STACK,
+    }
+}
+
 /// Raises the rlimit of processes as far as it has to be, which may take a privilege that is given up
 /// before [`set_processes`] lowers it.
 fn raise_processes(limit: &PosixRlimit) -> Result<(), JobError> {

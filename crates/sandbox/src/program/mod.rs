@@ -9,6 +9,7 @@ pub(crate) mod stdio;
 
 use std::convert::Infallible;
 use std::io::{Read, Write};
+use std::sync::Arc;
 
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, setsid};
@@ -17,6 +18,7 @@ use oci_spec::runtime::Process;
 pub(crate) use self::identity::become_root;
 pub use self::inherited::Inherited;
 pub(crate) use self::inherited::{check_memory_policy, check_personality};
+use crate::hooks::{Confine, Hooks};
 use crate::lsm;
 use crate::process::Pidfd;
 use crate::seccomp::{self, Filter, Listener};
@@ -29,7 +31,7 @@ pub(crate) struct Program {
     pub(crate) process: Process,
     container: Inherited,
     in_user_namespace: bool,
-    filter: Option<Filter>,
+    filter: Option<Arc<Filter>>,
     listener: Option<Listener>,
     workload: Workload,
 }
@@ -52,7 +54,7 @@ impl Program {
         let listener =
             profile.map(|profile| Listener::connect(&container, profile, status, is_early));
         Ok(Self {
-            filter: profile.map(Filter::of).transpose()?,
+            filter: profile.map(Filter::of).transpose()?.map(Arc::new),
             listener: listener.transpose()?.flatten(),
             container,
             in_user_namespace,
@@ -104,6 +106,19 @@ impl Program {
         }
     }
 
+    /// Runs hooks in the container, bound by all that will bind the program. Their files are the
+    /// image's.
+    pub(crate) fn run_hooks(&self, hooks: &Hooks) -> Result<(), JobError> {
+        limits::set_processes(&self.process)?;
+        // Where there is a listener, it is in force already.
+        let is_late = self.filters_late() && self.listener.is_none();
+        let late = self.filter.clone().filter(|_| is_late);
+        // In the hook alone: this process does what the profile need not allow.
+        let confine: Confine =
+            Arc::new(move || late.as_ref().map_or(Ok(()), |filter| filter.bind()));
+        hooks.run_confined(&confine)
+    }
+
     /// Executes; returns only when that failed.
     pub(crate) fn execute(&self) -> Result<Infallible, JobError> {
         limits::set_processes(&self.process)?;
@@ -127,7 +142,7 @@ impl Program {
     }
 
     fn load_filter(&self) -> Result<(), JobError> {
-        self.filter.as_ref().map_or(Ok(()), Filter::load)
+        self.filter.as_ref().map_or(Ok(()), |filter| filter.load())
     }
 
     /// In the builder, which has read [`LISTENING`](seccomp::LISTENING) from a process: sends its

@@ -5,12 +5,11 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::{Mode, mkdirat};
 use serde::{Deserialize, Serialize};
 
 use self::options::Options;
@@ -139,22 +138,6 @@ pub(crate) fn open_in_root(root: &Path, path: &Path, flags: OFlag) -> Result<Fil
         .flags(flags | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     openat2(&root, path, how).map(File::from)
-}
-
-/// Makes `path` and the directories above it below `root`; what is there already stays.
-pub(crate) fn make_dirs_in_root(root: &Path, path: &Path) -> Result<(), Errno> {
-    let mut made = PathBuf::new();
-    for part in path.components() {
-        let Component::Normal(name) = part else {
-            continue;
-        };
-        let parent = open_in_root(root, &made, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
-        match mkdirat(&parent, name, Mode::from_bits_truncate(0o755)) {
-            Ok(()) | Err(Errno::EEXIST) => made.push(name),
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(())
 }
 
 /// Unmounts everything at and below `path`, topmost first; nothing there is no error (contract 26).
@@ -321,20 +304,5 @@ mod tests {
         assert_eq!(error.kind, crate::zygote::JobErrorKind::NotFound, "{error}");
         assert!(error.message.contains("/nowhere"), "{error}");
         assert!(!is_mounted(&rootfs));
-    }
-
-    #[test]
-    fn directories_are_made_inside_the_root() {
-        let dir = tempfile::tempdir().unwrap();
-        let rootfs = dir.path().join("rootfs");
-        fs::create_dir(&rootfs).unwrap();
-        std::os::unix::fs::symlink("/elsewhere", rootfs.join("link")).unwrap();
-        make_dirs_in_root(&rootfs, Path::new("/a/../b/c")).unwrap();
-        assert!(
-            rootfs.join("a/b/c").is_dir(),
-            "'..' is dropped, never followed"
-        );
-        assert!(make_dirs_in_root(&rootfs, Path::new("/link/d")).is_err());
-        assert!(!Path::new("/elsewhere").exists());
     }
 }

@@ -60,6 +60,8 @@ impl Options {
                 return Err(format!(
                     "the option {option} is not supported: no id-mapped mounts yet"
                 ));
+            } else if option == "idmap" || option == "ridmap" {
+                // Whoever knows the mappings looks for it himself.
             } else if !option.starts_with("X-containerd.") && !option.is_empty() {
                 if !parsed.data.is_empty() {
                     parsed.data.push(',');

@@ -9,6 +9,8 @@ mod instructions;
 mod listener;
 mod newer;
 
+use std::io;
+
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag};
 
 pub(crate) use self::instructions::Instructions;
@@ -45,9 +47,12 @@ impl Filter {
     /// Binds this process, and those it will fork, for good. It takes `no_new_privs` or
     /// CAP_SYS_ADMIN; see seccomp(2).
     pub(crate) fn load(&self) -> Result<(), JobError> {
-        self.instructions
-            .load(self.flags)
-            .doing(|| "load the seccomp profile")
+        self.bind().doing(|| "load the seccomp profile")
+    }
+
+    /// The same, with the kernel's answer.
+    pub(crate) fn bind(&self) -> io::Result<()> {
+        self.instructions.load(self.flags)
     }
 }
 

@@ -65,8 +65,9 @@ pub(super) fn undo(job: OwnedFd, mark: u64, reports: &OwnedFd) -> ! {
         Ok(Job::Namespaces(job)) => namespaces::undo_orphaned(&job, &strays),
         Ok(Job::Holder(job)) => holder::undo_orphaned(&job),
         Ok(Job::Relay(job)) => relay::undo_orphaned(&job),
-        // A process that was to be executed dies when it cannot report; limits stay as they are.
-        Ok(Job::Exec(_) | Job::Update(_)) => Leftovers::default(),
+        // A process that was to be executed dies when it cannot report, and a hook with its builder;
+        // limits stay as they are.
+        Ok(Job::Exec(_) | Job::Update(_) | Job::Hooks(_)) => Leftovers::default(),
         Err(error) => {
             let mut left = Leftovers::default();
             left.push(format!("cannot read the job: {error}"));
@@ -108,10 +109,11 @@ fn perform(job: Job, report: &Report) -> Result<Done, JobError> {
         Job::Namespaces(job) => namespaces::make(&job, report),
         Job::Holder(job) => holder::hold(&job, report),
         Job::Relay(job) => relay::make(job, report),
+        Job::Hooks(hooks) => hooks.run().map(|()| Done::default()),
     }
 }
 
-/// Makes a panic of this process, or of a child that libcontainer forks from it, the job's error.
+/// Makes a panic of this process, or of a child of it, the job's error.
 /// Unwinding would lead back into code that belongs to the parent.
 pub(super) fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {

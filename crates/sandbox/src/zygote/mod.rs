@@ -24,6 +24,7 @@ pub(crate) use self::builder::Report;
 pub(crate) use self::error::{Doing, Leftovers};
 pub use self::error::{JobError, JobErrorKind, ZygoteError};
 use crate::cgroup::{self, Driver};
+use crate::hooks::Hooks;
 use crate::process::Pidfd;
 pub use crate::program::Inherited;
 use crate::rootfs::Mount;
@@ -50,6 +51,8 @@ pub enum Job {
     Update(Update),
     /// Has links carried, by a relay that it makes or by one that is there.
     Relay(Relay),
+    /// Runs a container's hooks, of a kind that runs on the node: poststart or poststop.
+    Hooks(Hooks),
 }
 
 /// What a process's descriptors 0, 1 and 2 are; `None` is /dev/null.
@@ -68,6 +71,8 @@ pub struct Stdio {
 pub struct Create {
     /// The container's id.
     pub id: String,
+    /// The directory that the container was made from, for its hooks.
+    pub bundle: PathBuf,
     /// The shim's directory for the container. It holds `config.json`, the edited spec, whose
     /// `root.path` is absolute; what init waits at until its start is made there.
     pub dir: PathBuf,
@@ -326,7 +331,9 @@ impl Job {
                 stdin: relay.control.take(),
                 ..Stdio::default()
             },
-            Self::Namespaces(_) | Self::Holder(_) | Self::Update(_) => Stdio::default(),
+            Self::Namespaces(_) | Self::Holder(_) | Self::Update(_) | Self::Hooks(_) => {
+                Stdio::default()
+            }
         }
     }
 
@@ -334,7 +341,7 @@ impl Job {
         match self {
             Self::Create(Create { stdio, .. }) | Self::Exec(Exec { stdio, .. }) => *stdio = given,
             Self::Relay(relay) => relay.control = given.stdin,
-            Self::Namespaces(_) | Self::Holder(_) | Self::Update(_) => {}
+            Self::Namespaces(_) | Self::Holder(_) | Self::Update(_) | Self::Hooks(_) => {}
         }
     }
 }
@@ -343,6 +350,6 @@ impl Job {
 ///
 /// # Errors
 /// The init is gone.
-pub fn start(dir: &Path, id: &str) -> io::Result<()> {
-    crate::create::start(dir, id)
+pub fn start(dir: &Path) -> io::Result<()> {
+    crate::init::start(dir)
 }

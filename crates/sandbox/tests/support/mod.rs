@@ -201,6 +201,7 @@ impl Lab {
         let driver = Driver::Cgroupfs;
         let job = Create {
             id,
+            bundle: dir.clone(),
             dir,
             rootfs,
             mounts,
@@ -344,7 +345,7 @@ impl Lab {
 
 impl Container {
     pub(crate) fn start(&mut self) -> Result<(), String> {
-        zygote::start(&self.dir, &self.id).map_err(|error| error.to_string())?;
+        zygote::start(&self.dir).map_err(|error| error.to_string())?;
         let mut reason = String::new();
         let mut started = File::from(self.started.take().unwrap());
         started.read_to_string(&mut reason).unwrap();

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use husk_sandbox::rootfs::unmount_all;
+use husk_sandbox::zygote::Job;
+use log::warn;
 use tokio::task::spawn_blocking;
 
 use super::container::Container;
@@ -20,7 +22,7 @@ pub(super) async fn process(pod: &Arc<Pod>, id: &ProcessId) -> Result<(), Failur
     };
     let Some(exec) = &id.exec else {
         container.init.io.drain().await;
-        self::container(&container).await?;
+        self::container(pod, &container).await?;
         lock(&pod.containers).remove(&id.container);
         return Ok(());
     };
@@ -33,7 +35,7 @@ pub(super) async fn process(pod: &Arc<Pod>, id: &ProcessId) -> Result<(), Failur
 }
 
 /// Gives back what a container holds. A slow step holds up nothing else (contract 26, 27).
-async fn container(container: &Container) -> Result<(), Failure> {
+async fn container(pod: &Pod, container: &Container) -> Result<(), Failure> {
     let failed = |what: String| {
         let id = container.id.clone();
         move |error: io::Error| Failure::internal(format!("container {id}: cannot {what}: {error}"))
@@ -55,7 +57,22 @@ async fn container(container: &Container) -> Result<(), Failure> {
     if let Ok(cgroup) = container.cgroup() {
         blocking(move || cgroup.remove()).await?;
     }
+    run_poststop(pod, container).await;
     remove_dir(&container.dir).map_err(failed(format!("remove {}", container.dir.display())))
+}
+
+/// Runs the hooks that come when nothing is left of a container. Their failures hold nothing up.
+/// Without the container's directory the command `delete` was here before, and has run them.
+async fn run_poststop(pod: &Pod, container: &Container) {
+    let hooks = container
+        .known
+        .get()
+        .and_then(|known| known.poststop.as_ref());
+    if let Some(hooks) = hooks.filter(|_| container.dir.exists())
+        && let Err(failure) = pod.jobs.run(Job::Hooks(hooks.clone())).await
+    {
+        warn!("{failure}");
+    }
 }
 
 /// Undoes a create that failed. The zygote has undone its own part, unless it is gone.
@@ -69,10 +86,10 @@ pub(super) async fn failed_create(pod: &Arc<Pod>, container: &Arc<Container>) {
     } else if pod.jobs.are_broken()
         && let Err(error) = end_orphans(pod, container).await
     {
-        log::warn!("a create that the zygote did not end leaves something behind: {error}");
+        warn!("a create that the zygote did not end leaves something behind: {error}");
     }
-    if let Err(error) = self::container(container).await {
-        log::warn!("a failed create leaves something behind: {error}");
+    if let Err(error) = self::container(pod, container).await {
+        warn!("a failed create leaves something behind: {error}");
     }
     lock(&pod.containers).remove(&container.id);
 }
@@ -89,7 +106,7 @@ async fn end_orphans(pod: &Arc<Pod>, container: &Container) -> Result<(), Failur
         // One that is not there yet has none.
         let pids = cgroup.pids().unwrap_or_default();
         if let Err(error) = children.end_unwatched(&pids) {
-            log::warn!("an orphan stays: {error}");
+            warn!("an orphan stays: {error}");
         }
         cgroup.remove()
     })

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use husk_plugin_host::subject::Container as Subject;
 use husk_sandbox::cgroup::{Cgroup, Driver, OomWatch};
+use husk_sandbox::hooks::Hooks;
 use husk_sandbox::process::Pidfd;
 use husk_sandbox::rootfs::Mount;
 use husk_sandbox::zygote::Inherited;
@@ -56,6 +57,9 @@ pub(crate) struct Known {
     pub(crate) inherited: Inherited,
     /// Where its /dev/shm is bound from, if it is.
     pub(crate) shm: Option<PathBuf>,
+    /// Hooks that are run when it has started, and when nothing is left of it.
+    pub(crate) poststart: Option<Hooks>,
+    pub(crate) poststop: Option<Hooks>,
 }
 
 /// A process.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use husk_plugin_host::{decide, subject};
 use husk_sandbox::cgroup::Cgroup;
+use husk_sandbox::hooks::{self, Hooks};
 use husk_sandbox::process::{Pidfd, start_time};
 use husk_sandbox::zygote::{self, Create, Inherited, Job};
 use husk_scope::record::{Container as Recorded, Status};
@@ -68,13 +69,17 @@ async fn try_make(pod: &Arc<Pod>, container: &Arc<Container>) -> Result<Made, Fa
     edit(pod, container, &mut bundle, &known)?;
     let loopback = known.plan.get(Kind::Network).scope == Scope::Container;
     let shares_pids = !known.plan.owns_pid_namespace();
+    let hooks = |kind| Hooks::of(&bundle.spec, kind, &container.id, &container.bundle);
     let known = Known {
         shm: bundle.shm(),
+        poststart: hooks(hooks::Kind::Poststart),
+        poststop: hooks(hooks::Kind::Poststop),
         ..known
     };
     let (stdio, ends) = open_io(pod, container, &container.init).await?;
     let job = Create {
         id: container.id.clone(),
+        bundle: container.bundle.clone(),
         dir: container.dir.clone(),
         rootfs: known.rootfs.clone(),
         mounts: container.mounts.clone(),
@@ -222,6 +227,8 @@ fn known(pod: &Pod, container: &Container, bundle: &Bundle, plan: Plan) -> Known
         cgroups_path,
         inherited: Inherited::of(&container.id, bundle.dir(), &bundle.spec),
         shm: None,
+        poststart: None,
+        poststop: None,
     }
 }
 
@@ -395,7 +402,7 @@ fn watch_init(pod: &Arc<Pod>, container: &Arc<Container>) {
 pub(super) async fn start(pod: &Pod, id: &str) -> Result<(), Failure> {
     let container = pod.existing(id)?;
     let started = lock(&container.started).take();
-    zygote::start(&container.dir, id).map_err(|error| {
+    zygote::start(&container.dir).map_err(|error| {
         Failure::internal(format!(
             "cannot start container {id}: its init is gone: {error}"
         ))
@@ -408,7 +415,19 @@ pub(super) async fn start(pod: &Pod, id: &str) -> Result<(), Failure> {
             "cannot learn whether container {id} started: {error}"
         ))
     })?;
-    refusal(id, &reason)
+    refusal(id, &reason)?;
+    run_poststart(pod, &container).await
+}
+
+/// Runs the hooks that come between the start and its answer: where one fails, the start has failed,
+/// and init is killed.
+async fn run_poststart(pod: &Pod, container: &Container) -> Result<(), Failure> {
+    let Some(hooks) = container.known()?.poststart.clone() else {
+        return Ok(());
+    };
+    let pid = container.pid().unwrap_or_default();
+    let job = Job::Hooks(hooks.with_pid(pid));
+    pod.jobs.run(job).await.map(|_| ())
 }
 
 async fn read_all(end: std::os::fd::OwnedFd) -> std::io::Result<Vec<u8>> {

@@ -3,12 +3,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::AtFlags;
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat, makedev, mknodat};
+use nix::fcntl::{AtFlags, OFlag, open, openat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat, fstatat, makedev, mknodat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 
 use super::place::Root;
+use crate::mount_api::{self, Depth};
 use crate::zygote::{Doing, JobError};
 
 /// Those that the runtime specification has in every container: name, major and minor.
@@ -40,8 +41,9 @@ struct Device<'a> {
     owner: Option<(u32, u32)>,
 }
 
-/// Makes devices and links. The umask must be 0.
-pub(super) fn make(root: &Root, devices: &[LinuxDevice]) -> Result<(), JobError> {
+/// Makes devices and links. The umask must be 0. In a user namespace, which no device may be made in,
+/// the node's are bound.
+pub(super) fn make(root: &Root, devices: &[LinuxDevice], bind: bool) -> Result<(), JobError> {
     let dev = root
         .make_directory(Path::new("/dev"))
         .doing(|| "make the directory /dev of the container")?;
@@ -63,10 +65,10 @@ pub(super) fn make(root: &Root, devices: &[LinuxDevice]) -> Result<(), JobError>
             number: makedev(major, minor),
             owner: None,
         };
-        make_device(&dev, Path::new(name), &device)?;
+        make_device(&dev, Path::new(name), &device, bind)?;
     }
     for device in devices {
-        make_asked(root, device)?;
+        make_asked(root, device, bind)?;
     }
     // Some images have one: only this one leads to the container's own terminals.
     match unlinkat(&dev, "ptmx", UnlinkatFlags::NoRemoveDir) {
@@ -76,7 +78,7 @@ pub(super) fn make(root: &Root, devices: &[LinuxDevice]) -> Result<(), JobError>
     make_link(&dev, "ptmx", "pts/ptmx")
 }
 
-fn make_asked(root: &Root, asked: &LinuxDevice) -> Result<(), JobError> {
+fn make_asked(root: &Root, asked: &LinuxDevice, bind: bool) -> Result<(), JobError> {
     let path = asked.path();
     let what = || format!("make the device {}", path.display());
     let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
@@ -112,10 +114,18 @@ fn make_asked(root: &Root, asked: &LinuxDevice) -> Result<(), JobError> {
         owner: Some((asked.uid().unwrap_or(0), asked.gid().unwrap_or(0))),
     };
     let parent = root.make_directory(above).doing(what)?;
-    make_device(&parent, Path::new(name), &device)
+    make_device(&parent, Path::new(name), &device, bind)
 }
 
-fn make_device(parent: &OwnedFd, name: &Path, device: &Device<'_>) -> Result<(), JobError> {
+fn make_device(
+    parent: &OwnedFd,
+    name: &Path,
+    device: &Device<'_>,
+    bind: bool,
+) -> Result<(), JobError> {
+    if bind && device.kind != SFlag::S_IFIFO {
+        return bind_device(parent, name, device);
+    }
     let what = || format!("mknod {}", device.path.display());
     let mode = Mode::from_bits_truncate(device.mode);
     match mknodat(parent, name, device.kind, mode, device.number) {
@@ -133,6 +143,38 @@ fn make_device(parent: &OwnedFd, name: &Path, device: &Device<'_>) -> Result<(),
     fchownat(parent, name, Some(user), Some(group), itself)
         // Changing the owner takes set-id bits away.
         .and_then(|()| fchmodat(parent, name, mode, FchmodatFlags::NoFollowSymlink))
+        .doing(what)
+}
+
+/// Shows the node's device of that path, if it is the one that is meant.
+fn bind_device(parent: &OwnedFd, name: &Path, device: &Device<'_>) -> Result<(), JobError> {
+    let path = device.path.display();
+    let what = || format!("bind the node's {path}");
+    let itself = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let theirs = open(device.path, itself, Mode::empty()).doing(what)?;
+    let stat = fstat(&theirs).doing(what)?;
+    let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+    if kind != device.kind || stat.st_rdev != device.number {
+        return Err(JobError::invalid(format!(
+            "linux.devices: the node's {path} is another device, and in a user namespace none is made"
+        )));
+    }
+    let new = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    match openat(parent, name, new, Mode::empty()) {
+        Ok(_) | Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(JobError::from_errno(errno, what())),
+    }
+    let place = openat(parent, name, itself, Mode::empty()).doing(what)?;
+    // A link of the image's would lead the mount astray.
+    let found = fstat(&place).doing(what)?.st_mode;
+    if SFlag::from_bits_truncate(found) & SFlag::S_IFMT == SFlag::S_IFLNK {
+        return Err(JobError::invalid(format!(
+            "cannot {}: it is a link",
+            what()
+        )));
+    }
+    mount_api::copy(theirs.as_fd(), Depth::One)
+        .and_then(|copy| mount_api::attach(copy, place.as_fd()))
         .doing(what)
 }
 

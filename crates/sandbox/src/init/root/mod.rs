@@ -10,10 +10,11 @@ mod hide;
 mod joined_procfs;
 mod mounts;
 mod place;
+mod sources;
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -24,7 +25,9 @@ use oci_spec::runtime::{Linux, Spec};
 
 pub(super) use self::console::bind as bind_console;
 use self::place::Root;
+pub(super) use self::sources::Sources;
 use super::namespaces::Wanted;
+use crate::bundle;
 use crate::cgroup::Cgroup;
 use crate::lsm;
 use crate::mount_api::{self, Attributes, Depth, MOUNT_ATTR_RDONLY};
@@ -41,6 +44,8 @@ struct Making<'a> {
     in_cgroup_namespace: bool,
     /// Of another, which this process is not in: procfs is to show that one.
     pid_namespace: Option<&'a File>,
+    /// Not the node's: some things are not for this process to make.
+    in_user_namespace: bool,
     /// `linux.mountLabel`: SELinux's, for all files of new filesystems.
     label: Option<CString>,
 }
@@ -57,18 +62,27 @@ impl Making<'_> {
     }
 }
 
-/// Makes the root of a container in this process's mount namespace, which is its own, and enters it.
+/// Makes the root of a container in this process's mount namespace, which is its own, runs the hooks
+/// that come when all is mounted, and enters it.
 pub(super) fn make_and_enter(
     spec: &Spec,
     linux: &Linux,
     rootfs: &Path,
     cgroup: &Cgroup,
     wanted: &Wanted,
+    mut sources: Sources,
+    hooks: impl FnOnce() -> Result<(), JobError>,
 ) -> Result<(), JobError> {
     let what = || format!("mount the root filesystem {}", rootfs.display());
     let propagation = Propagation::of(linux)?;
     propagation.leave_the_node(rootfs)?;
-    let root = Root::open(rootfs)
+    // In a user namespace, where the builder was when it cloned this process: which need not be
+    // somewhere that its root may go.
+    let rootfs_from_here = match bundle::has_user_namespace(linux) {
+        true => Path::new("."),
+        false => rootfs,
+    };
+    let root = Root::open(rootfs_from_here)
         .and_then(|root| root.mounted_on_itself())
         .doing(what)?;
     let making = Making {
@@ -78,10 +92,18 @@ pub(super) fn make_and_enter(
         in_cgroup_namespace: wanted.not_the_nodes.contains(&"cgroup"),
         pid_namespace: wanted.pid_namespace(),
         label: lsm::mount_label(linux)?,
+        in_user_namespace: bundle::has_user_namespace(linux),
     };
     let none_masked = umask(Mode::empty());
-    fill(&making, spec, linux)?;
+    let to_close = fill(&making, spec, linux, &mut sources)?;
     umask(none_masked);
+    // They mount and make what the container is to have, in their root's directory: all that closes
+    // it comes later, and closes what they have made, too.
+    fchdir(&root).doing(what)?;
+    hooks()?;
+    to_close
+        .iter()
+        .try_for_each(|(mounted, path)| close(mounted, path))?;
     hide::make_read_only(&root, linux.readonly_paths().as_deref().unwrap_or_default())?;
     let masked = linux.masked_paths().as_deref().unwrap_or_default();
     hide::mask(&root, masked, making.label.as_deref())?;
@@ -92,18 +114,24 @@ pub(super) fn make_and_enter(
     propagation.set_of_root()
 }
 
-/// Mounts, devices, and the working directory.
-fn fill(making: &Making<'_>, spec: &Spec, linux: &Linux) -> Result<(), JobError> {
+/// Mounts, devices, and the working directory: comes back with the mounts that become read-only.
+fn fill<'a>(
+    making: &Making<'_>,
+    spec: &'a Spec,
+    linux: &Linux,
+    sources: &mut Sources,
+) -> Result<Vec<(OwnedFd, &'a Path)>, JobError> {
     let requested = spec.mounts().as_deref().unwrap_or_default();
     let mut to_close = Vec::new();
-    for mount in requested {
-        let mounted = mounts::add(making, mount)?;
-        to_close.extend(mounted.map(|mounted| (mounted, mount.destination())));
+    for (at, mount) in requested.iter().enumerate() {
+        let mounted = mounts::add(making, mount, sources.take(at))?;
+        to_close.extend(mounted.map(|mounted| (mounted, mount.destination().as_path())));
     }
     let dev = requested.iter().find(|mount| mounts::is_dev(mount));
     // A /dev that is the node's, or a volume, is as it is.
     if !dev.is_some_and(mounts::is_bind) {
-        devices::make(making.root, linux.devices().as_deref().unwrap_or_default())?;
+        let devices = linux.devices().as_deref().unwrap_or_default();
+        devices::make(making.root, devices, making.in_user_namespace)?;
         if has_terminal(spec) {
             // While /dev is writable; whether it is no trap is seen when the terminal is there.
             let _ = making.root.make_file(Path::new(console::CONSOLE));
@@ -114,9 +142,7 @@ fn fill(making: &Making<'_>, spec: &Spec, linux: &Linux) -> Result<(), JobError>
         // says why.
         let _ = making.root.make_directory(process.cwd());
     }
-    to_close
-        .iter()
-        .try_for_each(|(mounted, path)| close(mounted, path))
+    Ok(to_close)
 }
 
 fn has_terminal(spec: &Spec) -> bool {

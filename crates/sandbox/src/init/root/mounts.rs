@@ -12,7 +12,7 @@ use oci_spec::runtime::Mount;
 use super::place::{Root, name_of, path_of};
 use super::{Making, cgroups, copy_up, joined_procfs};
 use crate::lsm;
-use crate::mount_api::{self, Attributes, Depth};
+use crate::mount_api::{self, Attributes, Depth, MOUNT_ATTR_RDONLY};
 use crate::rootfs::options::Options;
 use crate::zygote::JobError;
 
@@ -30,9 +30,13 @@ const OVER_PROC: [&str; 10] = [
     "/proc/sys/crypto/fips_enabled",
 ];
 
-/// Mounts one of them. Answers with the mount if it must become read-only when the root is whole:
-/// what belongs there has to be made first.
-pub(super) fn add(making: &Making<'_>, request: &Mount) -> Result<Option<OwnedFd>, JobError> {
+/// Mounts one of them; `prepared` is what the builder has made of it. Answers with the mount if it
+/// must become read-only when the root is whole: what belongs there has to be made first.
+pub(super) fn add(
+    making: &Making<'_>,
+    request: &Mount,
+    prepared: Option<OwnedFd>,
+) -> Result<Option<OwnedFd>, JobError> {
     let options = request.options().as_deref().unwrap_or_default();
     let mut options =
         Options::parse(options).map_err(|reason| JobError::invalid(refusal(request, reason)))?;
@@ -47,7 +51,7 @@ pub(super) fn add(making: &Making<'_>, request: &Mount) -> Result<Option<OwnedFd
     }
     let done = match request.typ().as_deref() {
         Some("cgroup") => cgroups::mount(making, request, &options),
-        _ if is_bind(request) => bind(making, request, &options),
+        _ if is_bind(request) => bind(making, request, &options, prepared),
         Some(kind) => filesystem(making, request, kind, options),
         None => Err(Refused::Because("it has no type, and is no bind mount")),
     };
@@ -56,13 +60,7 @@ pub(super) fn add(making: &Making<'_>, request: &Mount) -> Result<Option<OwnedFd
         let close = is_closed_later.then(|| making.root.find(destination));
         Ok(close.transpose()?)
     });
-    done.map_err(|refused| match refused {
-        Refused::Because(reason) => JobError::invalid(refusal(request, reason)),
-        Refused::ByKernel(errno) => {
-            JobError::from_errno(errno, format_args!("mount {}", describe(request)))
-        }
-        Refused::Explained(error) => error,
-    })
+    done.map_err(|refused| refused.about(request))
 }
 
 /// Why something is not mounted.
@@ -71,6 +69,19 @@ pub(super) enum Refused {
     Because(&'static str),
     ByKernel(Errno),
     Explained(JobError),
+}
+
+impl Refused {
+    /// The error, for whoever asked for the mount.
+    pub(super) fn about(self, request: &Mount) -> JobError {
+        match self {
+            Self::Because(reason) => JobError::invalid(refusal(request, reason)),
+            Self::ByKernel(errno) => {
+                JobError::from_errno(errno, format_args!("mount {}", describe(request)))
+            }
+            Self::Explained(error) => error,
+        }
+    }
 }
 
 impl From<JobError> for Refused {
@@ -102,11 +113,12 @@ pub(super) fn is_bind(request: &Mount) -> bool {
             .any(|option| matches!(option.as_str(), "bind" | "rbind"))
 }
 
-fn bind(making: &Making<'_>, request: &Mount, options: &Options) -> Result<(), Refused> {
-    let source = request
-        .source()
-        .as_deref()
-        .ok_or(Refused::Because("it is a bind mount without a source"))?;
+fn bind(
+    making: &Making<'_>,
+    request: &Mount,
+    options: &Options,
+    prepared: Option<OwnedFd>,
+) -> Result<(), Refused> {
     if !options.data.is_empty() {
         return Err(Refused::Because(
             "a bind mount has no options of a filesystem, which would be ignored",
@@ -115,18 +127,38 @@ fn bind(making: &Making<'_>, request: &Mount, options: &Options) -> Result<(), R
     if options.copies_up {
         return Err(Refused::Because("tmpcopyup is for a tmpfs"));
     }
-    // The node's own links are followed: the spec is the node's.
-    let source = open(source, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
-    let place = match kind_of(&source)? {
+    let tree = match prepared {
+        Some(tree) => tree,
+        None => copy(&open_source(request)?, options)?,
+    };
+    let place = match kind_of(&tree)? {
         SFlag::S_IFDIR => making.root.make_directory(request.destination())?,
         _ => making.root.make_file(request.destination())?,
     };
-    check_place(making, &place, request, Some(&source))?;
-    bind_to(&source, &place, options)
+    check_place(making, &place, request, Some(&tree))?;
+    attach(&tree, &place, options)
+}
+
+/// What a bind mount shows. The node's own links are followed: the spec is the node's.
+pub(super) fn open_source(request: &Mount) -> Result<OwnedFd, Refused> {
+    let source = request
+        .source()
+        .as_deref()
+        .ok_or(Refused::Because("it is a bind mount without a source"))?;
+    Ok(open(
+        source,
+        OFlag::O_PATH | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )?)
 }
 
 /// Binds, with all attributes in force before anyone sees it.
 pub(super) fn bind_to(source: &OwnedFd, place: &OwnedFd, options: &Options) -> Result<(), Refused> {
+    attach(&copy(source, options)?, place, options)
+}
+
+/// A copy of what is mounted there, with all its attributes, attached nowhere yet.
+pub(super) fn copy(source: &OwnedFd, options: &Options) -> Result<OwnedFd, Errno> {
     let tree = mount_api::copy(source.as_fd(), Depth::of(options.flags))?;
     let own = options.of_a_bind();
     if own != Attributes::default() {
@@ -139,9 +171,13 @@ pub(super) fn bind_to(source: &OwnedFd, place: &OwnedFd, options: &Options) -> R
         }
     }
     set_recursive(&tree, options)?;
-    mount_api::attach(&tree, place.as_fd())?;
+    Ok(tree)
+}
+
+fn attach(tree: &OwnedFd, place: &OwnedFd, options: &Options) -> Result<(), Refused> {
+    mount_api::attach(tree, place.as_fd())?;
     // Only now: below a mount that is shared it became shared, too.
-    set_propagation(&tree, options)
+    Ok(set_propagation(tree, options)?)
 }
 
 fn filesystem(
@@ -169,7 +205,13 @@ fn filesystem(
         }
         _ => {
             let source = request.source().as_deref().unwrap_or(Path::new(kind));
-            new_filesystem(source, kind, &place, &options)?;
+            match new_filesystem(source, kind, &place, &options) {
+                // Of a network namespace that another user namespace owns.
+                Err(Errno::EPERM) if kind == "sysfs" && making.in_user_namespace => {
+                    return show_the_nodes_sysfs(&place, &options);
+                }
+                done => done?,
+            }
         }
     }
     let is_labelled = kind == "mqueue" && making.label.is_some();
@@ -191,7 +233,7 @@ fn filesystem(
         lsm::label_file(&path_of(&mounted), label)?;
     }
     set_recursive(&mounted, &options)?;
-    set_propagation(&mounted, &options)
+    Ok(set_propagation(&mounted, &options)?)
 }
 
 /// The directory that a tmpfs covers. What is there gives the tmpfs its mode and owner, which the
@@ -215,6 +257,18 @@ fn place_of_tmpfs(root: &Root, path: &Path, options: &mut Options) -> Result<Own
     }
     options.data = data;
     Ok(place)
+}
+
+/// Binds what the node has, with all below it read-only: init may not make another, nor write there.
+fn show_the_nodes_sysfs(place: &OwnedFd, options: &Options) -> Result<(), Refused> {
+    let sysfs = open("/sys", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    let tree = mount_api::copy(sysfs.as_fd(), Depth::All)?;
+    mount_api::set(tree.as_fd(), Attributes::set(MOUNT_ATTR_RDONLY), Depth::All)?;
+    let own = options.of_a_bind();
+    if own != Attributes::default() {
+        mount_api::set(tree.as_fd(), own, Depth::One)?;
+    }
+    attach(&tree, place, options)
 }
 
 pub(super) fn new_filesystem(
@@ -250,14 +304,14 @@ fn plain_directory(root: &Root, path: &Path) -> Result<OwnedFd, Refused> {
     })
 }
 
-fn set_recursive(mount: &OwnedFd, options: &Options) -> Result<(), Refused> {
+fn set_recursive(mount: &OwnedFd, options: &Options) -> Result<(), Errno> {
     if let Some(recursive) = options.recursive {
         mount_api::set(mount.as_fd(), recursive, Depth::All)?;
     }
     Ok(())
 }
 
-fn set_propagation(mount: &OwnedFd, options: &Options) -> Result<(), Refused> {
+fn set_propagation(mount: &OwnedFd, options: &Options) -> Result<(), Errno> {
     if let Some(propagation) = options.propagation {
         let attributes = Attributes::propagation(propagation);
         mount_api::set(mount.as_fd(), attributes, Depth::of(propagation))?;
@@ -312,7 +366,7 @@ fn refusal(request: &Mount, reason: impl std::fmt::Display) -> String {
     format!("cannot mount {}: {reason}", describe(request))
 }
 
-fn describe(request: &Mount) -> String {
+pub(super) fn describe(request: &Mount) -> String {
     let kind = match request.typ().as_deref() {
         Some(kind) if kind != "none" => kind,
         _ => "bind",

@@ -1,0 +1,131 @@
+//! What the builder makes of bind mounts that init could not make itself: id-mapped ones, and in a
+//! user namespace all, whose init may not even pass through the directories above them.
+//!
+//! They are attached nowhere until init has found their place.
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::mount::MsFlags;
+use nix::sys::stat::{fstat, major, minor};
+use oci_spec::runtime::{Linux, Mount, Spec};
+
+use super::mounts::{self, describe};
+use crate::bundle;
+use crate::id_map::IdMap;
+use crate::mount_api::{self, Attributes, Depth};
+use crate::rootfs::options::Options;
+use crate::zygote::{Doing, JobError};
+
+/// By the place in the spec's list of mounts.
+#[derive(Default)]
+pub(in crate::init) struct Sources(BTreeMap<usize, OwnedFd>);
+
+impl Sources {
+    /// Makes those that have to be made here.
+    pub(in crate::init) fn prepare(spec: &Spec, linux: &Linux) -> Result<Self, JobError> {
+        let mut sources = Self::default();
+        let in_user_namespace = bundle::has_user_namespace(linux);
+        for (at, request) in spec.mounts().iter().flatten().enumerate() {
+            let mapping = mapping(request, linux)?;
+            if mapping.is_none() && !(in_user_namespace && mounts::is_bind(request)) {
+                continue;
+            }
+            let tree = prepare(request, mapping.as_ref())?;
+            sources.0.insert(at, tree);
+        }
+        Ok(sources)
+    }
+
+    /// The one for this mount, if there is.
+    pub(super) fn take(&mut self, at: usize) -> Option<OwnedFd> {
+        self.0.remove(&at)
+    }
+}
+
+/// How far the mapping of a mount goes, and which it is.
+struct Mapping {
+    depth: Depth,
+    map: IdMap,
+}
+
+/// The mapping of a mount, if it has one: its own, or that of the container's user namespace.
+fn mapping(request: &Mount, linux: &Linux) -> Result<Option<Mapping>, JobError> {
+    let options = request.options().as_deref().unwrap_or_default();
+    let has = |name: &str| options.iter().any(|option| option == name);
+    let (mut users, mut groups) = (request.uid_mappings(), request.gid_mappings());
+    let own = users.is_some() || groups.is_some();
+    if !own && !has("idmap") && !has("ridmap") {
+        return Ok(None);
+    }
+    if !mounts::is_bind(request) {
+        return Err(JobError::invalid(format!(
+            "cannot mount {}: only bind mounts are id-mapped",
+            describe(request)
+        )));
+    }
+    if !own {
+        (users, groups) = (linux.uid_mappings(), linux.gid_mappings());
+    }
+    let what = format!("the id-mapped mount {}", describe(request));
+    Ok(Some(Mapping {
+        depth: if has("ridmap") {
+            Depth::All
+        } else {
+            Depth::One
+        },
+        map: IdMap::new(users.as_ref(), groups.as_ref(), &what)?,
+    }))
+}
+
+fn prepare(request: &Mount, mapping: Option<&Mapping>) -> Result<OwnedFd, JobError> {
+    let what = || format!("mount {}", describe(request));
+    let options = request.options().as_deref().unwrap_or_default();
+    let options = Options::parse(options)
+        .map_err(|reason| JobError::invalid(format!("cannot {}: {reason}", what())))?;
+    let source = mounts::open_source(request).map_err(|refused| refused.about(request))?;
+    let tree = mounts::copy(&source, &options).doing(what)?;
+    if let Some(mapping) = mapping {
+        let namespace = mapping.map.namespace()?;
+        mount_api::set(
+            tree.as_fd(),
+            Attributes::id_mapped(&namespace),
+            mapping.depth,
+        )
+        .map_err(|errno| match errno {
+            Errno::EINVAL => JobError::invalid(format!(
+                "cannot id-map the mount {}: {}, or what is mounted there is id-mapped already",
+                describe(request),
+                filesystem_of(&source)
+            )),
+            errno => JobError::from_errno(errno, format!("id-map the mount {}", describe(request))),
+        })?;
+    }
+    // As init sees the node's mounts: what is mounted there later comes along, nothing goes back.
+    let slave = Attributes::propagation(MsFlags::MS_SLAVE);
+    mount_api::set(tree.as_fd(), slave, Depth::All).doing(what)?;
+    Ok(tree)
+}
+
+/// For an error: which file system cannot be id-mapped.
+fn filesystem_of(source: &OwnedFd) -> String {
+    let unknown = || "its file system does not support it".to_owned();
+    let Ok(stat) = fstat(source) else {
+        return unknown();
+    };
+    let device = format!("{}:{}", major(stat.st_dev), minor(stat.st_dev));
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", source.as_raw_fd()));
+    let id = info.unwrap_or_default().lines().find_map(|line| {
+        let id = line.strip_prefix("mnt_id:")?;
+        Some(id.trim().to_owned())
+    });
+    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let kind = mountinfo.lines().find_map(|line| {
+        let is_it = id.as_deref() == line.split(' ').next();
+        let (_, kind) = line.split_once(" - ").filter(|_| is_it)?;
+        kind.split(' ').next().map(str::to_owned)
+    });
+    kind.map_or_else(unknown, |kind| {
+        format!("its file system, {kind} ({device}), does not support it")
+    })
+}
