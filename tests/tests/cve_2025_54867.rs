@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use husk_tests::containerd::Containerd;
+use husk_tests::ctr::unique;
 
 #[test]
 fn a_root_filesystem_of_links_leads_nowhere() {
