@@ -111,7 +111,8 @@ impl Plugins {
         let outcome = outcome.map_err(|error| {
             Failure::internal(format!("asking the plugins of pod {pod}: {error}"))
         })?;
-        let tidy = outcome.held > MUCH || outcome.result.is_err();
+        // A failure that is ignored, or only monitored, is one too.
+        let tidy = outcome.held > MUCH || outcome.decisions.iter().any(|said| said.denied);
         let result = self.settle(pod, outcome);
         if tidy {
             give_back_memory();
