@@ -22,6 +22,7 @@ pub mod ctr;
 pub mod events;
 pub mod image;
 pub mod lab;
+pub mod network;
 pub mod process;
 pub mod residue;
 pub mod shim;

@@ -60,6 +60,7 @@ mod io;
 mod kill;
 mod killed_at_any_moment;
 mod limits;
+mod links;
 mod nothing_grows;
 mod one_shim_per_pod;
 mod oom;

@@ -14,7 +14,8 @@
 //!   pipe only while it has data in flight, so an idle one costs two sockets and a few dozen bytes.
 //! * What one side does, the other sees: the end of one direction (half-close), a reset, a peer that
 //!   does not read (then the other side's writes wait). Segments are passed on as they come, and
-//!   dead peers are found by keep-alive.
+//!   dead peers are found by keep-alive. If the relay dies, both sides are reset: nobody takes half of
+//!   what was sent for the whole.
 //! * Where nobody listens behind the link, a connection is reset as soon as it is made: the kernel has
 //!   no way to ask a process before it answers a SYN.
 //! * Datagrams are carried in batches; each sender has a socket of its own behind the link for as long

@@ -107,8 +107,20 @@ const LIMIT: u8 = 6;
 /// # Errors
 /// What sendmsg(2) says; `EPIPE` when the relay is gone.
 pub fn order(socket: impl AsFd, order: &Order) -> io::Result<()> {
+    send_order(socket, order, SendFlags::NOSIGNAL)
+}
+
+/// As [`order`](self::order()), but never waits.
+///
+/// # Errors
+/// `EAGAIN` when the relay has not taken what was sent before.
+pub fn order_now(socket: impl AsFd, order: &Order) -> io::Result<()> {
+    send_order(socket, order, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+}
+
+fn send_order(socket: impl AsFd, order: &Order, flags: SendFlags) -> io::Result<()> {
     match order {
-        Order::Obey(pid) => send(socket, &packet(OBEY, &[&pid.to_le_bytes()]), &[]),
+        Order::Obey(pid) => send(socket, &packet(OBEY, &[&pid.to_le_bytes()]), &[], flags),
         Order::Carry {
             link,
             datagrams,
@@ -121,10 +133,10 @@ pub fn order(socket: impl AsFd, order: &Order) -> io::Result<()> {
                 &[u8::from(*datagrams)],
                 &port.to_le_bytes(),
             ];
-            send(socket, &packet(CARRY, &parts), &fds)
+            send(socket, &packet(CARRY, &parts), &fds, flags)
         }
-        Order::Drop(link) => send(socket, &packet(DROP, &[&link.to_le_bytes()]), &[]),
-        Order::Count => send(socket, &[COUNT], &[]),
+        Order::Drop(link) => send(socket, &packet(DROP, &[&link.to_le_bytes()]), &[], flags),
+        Order::Count => send(socket, &[COUNT], &[], flags),
     }
 }
 
@@ -279,7 +291,12 @@ fn send_now(socket: impl AsFd, packet: &[u8]) -> io::Result<()> {
     rustix::net::send(socket, packet, flags).map(|_| ())
 }
 
-fn send(socket: impl AsFd, packet: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+fn send(
+    socket: impl AsFd,
+    packet: &[u8],
+    fds: &[BorrowedFd<'_>],
+    flags: SendFlags,
+) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if fds.len() > MOST_SOCKETS {
@@ -289,12 +306,7 @@ fn send(socket: impl AsFd, packet: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<
         return Err(io::Errno::INVAL);
     }
     loop {
-        let sent = sendmsg(
-            &socket,
-            &[IoSlice::new(packet)],
-            &mut control,
-            SendFlags::NOSIGNAL,
-        );
+        let sent = sendmsg(&socket, &[IoSlice::new(packet)], &mut control, flags);
         match sent {
             Err(io::Errno::INTR) => {}
             sent => return sent.map(|_| ()),

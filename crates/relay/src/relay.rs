@@ -281,9 +281,7 @@ impl Relay {
             // First whoever would bring more.
             self.links.remove(key);
             for connection in self.connections.keys(|connection| connection.link == key) {
-                if let Some(connection) = self.connections.remove(connection) {
-                    connection.reset();
-                }
+                self.connections.remove(connection);
             }
             for flow in self.flows.keys(|flow| flow.link == key) {
                 self.flows.remove(flow);
@@ -383,9 +381,9 @@ impl Relay {
             return;
         }
         if let Some(connection) = self.connections.remove(key)
-            && then != Then::Close
+            && then == Then::Close
         {
-            connection.reset();
+            connection.finish();
         }
         let Some(link) = self.links.get_mut(link) else {
             return;
@@ -412,7 +410,6 @@ impl Relay {
         }
         if failed && let Some(connection) = self.connections.remove(key) {
             let link = connection.link;
-            connection.reset();
             if let Some(link) = self.links.get_mut(link) {
                 link.counts.open = link.counts.open.saturating_sub(1);
                 link.counts.refused += 1;

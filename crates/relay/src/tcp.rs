@@ -276,10 +276,11 @@ impl Connection {
         (moved, result)
     }
 
-    /// Ends it so that both peers see a reset.
-    pub(crate) fn reset(self) {
+    /// Ends it in order, as both peers have. Dropped without this, both see a reset.
+    pub(crate) fn finish(self) {
         for side in Side::BOTH {
-            reset(self.socket(side));
+            // One that has ended already needs no more.
+            let _ = sockopt::set_socket_linger(self.socket(side), None);
         }
     }
 }
@@ -431,10 +432,12 @@ pub(crate) fn socket(address: SocketAddr, kind: SocketType) -> io::Result<OwnedF
     rustix::net::socket_with(family, kind, flags, None)
 }
 
-/// Passes segments on as they come, and finds out when a silent peer is gone.
+/// Passes segments on as they come, finds out when a silent peer is gone, and is reset when it is closed:
+/// if this process dies, nobody may take half of what was sent for the whole.
 fn settle(socket: &OwnedFd) {
     let (idle, interval, count) = KEEP_ALIVE;
     // None of these fails on a TCP socket that is not closed, and one that is says so later.
+    reset(socket);
     let _ = sockopt::set_tcp_nodelay(socket, true);
     let _ = sockopt::set_socket_keepalive(socket, true);
     let _ = sockopt::set_tcp_keepidle(socket, idle);

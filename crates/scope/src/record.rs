@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::links::{Joined, Network};
 use crate::{Kind, Plan, Scope};
 
 /// Where the records of all pods are: one directory per containerd namespace and sandbox.
@@ -58,6 +59,9 @@ pub struct Pod {
     /// The containers, in the order they were made.
     #[serde(default)]
     pub containers: Vec<Container>,
+    /// The relays that carry the pod's links.
+    #[serde(default)]
+    pub relays: Vec<Relay>,
 }
 
 /// A process that may still live; the start time tells it from a later one with its pid.
@@ -86,6 +90,36 @@ pub struct Namespace {
     /// The /dev/shm that belongs to an IPC namespace.
     #[serde(default)]
     pub shm: Option<PathBuf>,
+}
+
+/// A process that carries links.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relay {
+    /// What tells it from all others of the node.
+    pub id: String,
+    /// The process, once made.
+    #[serde(default)]
+    pub process: Option<Process>,
+    /// Where its links lead to, and so where it lives.
+    pub to: Network,
+    /// Its cgroup, as a spec would name it; empty if it has none of its own.
+    #[serde(default)]
+    pub cgroup: String,
+    /// What it carries, once made.
+    #[serde(default)]
+    pub links: Vec<Carried>,
+}
+
+/// A link that is carried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carried {
+    /// The link.
+    #[serde(flatten)]
+    pub link: Joined,
+    /// The container that has it; the first one, of several.
+    pub container: String,
+    /// Who decided.
+    pub by: String,
 }
 
 /// A container of the pod.

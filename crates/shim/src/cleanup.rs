@@ -17,7 +17,7 @@ use husk_sandbox::process::{Pidfd, start_time};
 use husk_sandbox::rootfs::unmount_all;
 use husk_sandbox::zygote::Holder;
 use husk_scope::Kind;
-use husk_scope::record::{Container, Namespace, Pod, Process};
+use husk_scope::record::{Container, Namespace, Pod, Process, Relay};
 use nix::libc::SIGKILL;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -53,6 +53,9 @@ impl Cleanup {
         self.kill(record.shim.into_iter().chain(record.zygote));
         if let Some(shim) = record.shim {
             self.kill_session(shim);
+        }
+        for relay in &record.relays {
+            self.end_relay(record, relay);
         }
         for container in &record.containers {
             self.kill_container(container);
@@ -143,6 +146,25 @@ impl Cleanup {
             let ended = cgroup.kill().and_then(|()| cgroup.remove());
             self.attempt(ended, || {
                 format!("remove the cgroup of the holder of pod {}", record.id)
+            });
+        }
+    }
+
+    /// Kills a relay, which is in the shim's session if it is not on record yet, and removes its cgroup.
+    fn end_relay(&mut self, record: &Pod, relay: &Relay) {
+        self.kill(relay.process);
+        if relay.cgroup.is_empty() {
+            return;
+        }
+        let cgroup = Cgroup::named(
+            Driver::of(&record.cgroup_parent),
+            Some(&relay.cgroup),
+            "relay",
+        );
+        let whose = || format!("a relay of pod {}", record.id);
+        if let Some(cgroup) = self.found(cgroup, whose) {
+            self.attempt(cgroup.remove(), || {
+                format!("remove the cgroup of {}", whose())
             });
         }
     }

@@ -11,6 +11,8 @@ mod create;
 mod effect;
 mod exec;
 pub(crate) mod jobs;
+mod links;
+mod names;
 mod namespaces;
 mod order;
 mod perform;
@@ -41,6 +43,7 @@ use tokio::sync::{OnceCell, oneshot};
 use self::children::Children;
 use self::container::{Container, Process};
 use self::jobs::Jobs;
+use self::links::Links;
 use self::namespaces::Sandbox;
 use self::order::Order;
 use self::policy::Facts;
@@ -71,6 +74,7 @@ pub(crate) struct Pod {
     record: Mutex<on_disk::Pod>,
     containers: Mutex<HashMap<String, Arc<Container>>>,
     sandbox: Mutex<Sandbox>,
+    links: Links,
     facts: Mutex<Facts>,
     /// The handler's plugins, once the sandbox is made.
     plugins: OnceCell<Option<Plugins>>,
@@ -119,6 +123,7 @@ pub(crate) fn services(context: Context) -> io::Result<Services> {
         record: Mutex::new(context.record),
         containers: Mutex::default(),
         sandbox: Mutex::default(),
+        links: Links::default(),
         facts: Mutex::default(),
         plugins: OnceCell::new(),
         order: Arc::default(),
@@ -266,6 +271,11 @@ impl Pod {
     pub(crate) fn record_json(&self) -> Result<String, Failure> {
         serde_json::to_string(&*lock(&self.record))
             .map_err(|error| Failure::internal(format!("the record cannot be written: {error}")))
+    }
+
+    /// Whether the Sandbox API made it.
+    pub(crate) fn is_of_the_sandbox_api(&self) -> bool {
+        lock(&self.record).sandbox_api
     }
 
     /// Whether nothing lives in the pod.

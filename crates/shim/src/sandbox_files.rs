@@ -9,6 +9,9 @@ use nix::mount::{MsFlags, mount};
 
 use crate::cri::{Dns, SandboxConfig};
 
+/// The name of the directory that they are in.
+pub(crate) const DIR: &str = "files";
+
 /// What CRI gives a pod's /dev/shm.
 const SHM_OPTIONS: &str = "mode=1777,size=67108864";
 

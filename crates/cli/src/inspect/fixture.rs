@@ -1,10 +1,12 @@
 //! Plans and a report for tests.
 use std::collections::BTreeMap;
 
-use husk_scope::record::{Exit, Status};
+use husk_scope::links::{Joined, Network, Protocol};
+use husk_scope::record::{Carried, Exit, Status};
 use husk_scope::{Assignment, Ceiling, Kind, Plan, Scope, Scopes};
 
 use super::cgroups::Cgroup;
+use super::links::{Counts, Link};
 use super::report::{Container, Kept, Part, Process, Report, Sandbox, Use};
 
 /// A plan with these scopes requested, CONTAINER for the rest.
@@ -169,5 +171,47 @@ pub(super) fn report() -> Report {
             socket: "/run/containerd/s/abc".into(),
         },
         containers: vec![app, sidecar, done],
+        links: vec![
+            link(
+                Network::Container("sidecar".into()),
+                3128,
+                Network::Pod,
+                8080,
+            ),
+            Link {
+                counts: None,
+                ..link(
+                    Network::Pod,
+                    9000,
+                    Network::Container("sidecar".into()),
+                    9000,
+                )
+            },
+        ],
+    }
+}
+
+fn link(from: Network, port: u16, to: Network, to_port: u16) -> Link {
+    Link {
+        carried: Carried {
+            link: Joined {
+                from,
+                port,
+                exposed: false,
+                protocol: Protocol::Tcp,
+                to,
+                to_port,
+            },
+            container: "sidecar".into(),
+            by: "configuration".into(),
+        },
+        relay: Some(3902),
+        counts: Some(Counts {
+            open: 2,
+            total: 70,
+            refused: 1,
+            bytes_to: 5 << 20,
+            bytes_from: 20,
+        }),
     }
 }

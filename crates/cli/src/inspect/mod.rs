@@ -1,6 +1,6 @@
 //! `husk inspect`: what a pod is made of.
 //!
-//! Everything is read, nothing is asked: the pod's record says where to look, `/proc` and the
+//! Everything is read, nothing is asked (but for what links have carried): the pod's record says where to look, `/proc` and the
 //! cgroups say what is there. So it works on any live pod, under containerd too, and on one whose
 //! shim has died.
 use std::io::{self, IsTerminal as _, Write as _};
@@ -14,6 +14,7 @@ mod cgroups;
 mod find;
 #[cfg(test)]
 mod fixture;
+mod links;
 mod matrix;
 mod report;
 mod sharing;
@@ -61,7 +62,8 @@ pub(crate) fn run(args: InspectArgs) -> Result<()> {
         args.namespace.as_deref(),
         args.pod.as_deref(),
     )?;
-    let report = report::look(&pod);
+    let mut report = report::look(&pod);
+    links::count(&mut report, &pod);
     let text = if args.json {
         let mut text =
             serde_json::to_string_pretty(&report).context("writing the report as JSON")?;

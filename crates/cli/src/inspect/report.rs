@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 
 use super::cgroups::{self, Cgroup, Hierarchies, Paths};
 
+use super::links::{self, Link};
 use super::sharing::{Inodes, Member, Namespaces};
 
 /// A pod, as `husk inspect --json` writes it.
@@ -42,6 +43,8 @@ pub(super) struct Report {
     pub(super) sandbox: Sandbox,
     /// The containers, in the order they were made.
     pub(super) containers: Vec<Container>,
+    /// The ports that lead from one network to another.
+    pub(super) links: Vec<Link>,
 }
 
 impl Report {
@@ -92,7 +95,7 @@ pub(super) struct Kept {
 /// A process that serves the pod.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Part {
-    /// `shim`, `zygote` or `holder`.
+    /// `shim`, `zygote`, `holder` or `relay`.
     pub(super) role: String,
     /// Its pid.
     pub(super) pid: i32,
@@ -237,6 +240,7 @@ pub(super) fn look(pod: &record::Pod) -> Report {
             socket: pod.socket.clone(),
         },
         containers,
+        links: links::of(pod),
     };
     report.warnings = warnings(pod, &report, &namespaces);
     report
@@ -359,12 +363,14 @@ fn parts(pod: &record::Pod) -> Vec<Part> {
         .namespaces
         .iter()
         .filter_map(|namespace| namespace.holder);
+    let relays = pod.relays.iter().filter_map(|relay| relay.process);
     let named = [("shim", pod.shim), ("zygote", pod.zygote)];
     let named = named
         .into_iter()
         .filter_map(|(role, process)| Some((role, process?)));
     named
         .chain(holders.map(|holder| ("holder", holder)))
+        .chain(relays.map(|relay| ("relay", relay)))
         .map(|(role, process)| {
             let alive = process::is_alive(process);
             let memory = alive.then(|| process::memory(process.pid)).flatten();

@@ -4,6 +4,7 @@ use std::time::Duration;
 use husk_scope::record::Status;
 
 use super::cgroups::Cgroup;
+use super::links;
 use super::matrix::{namespaces, scope_style};
 use super::report::{Kept, Report, status};
 use super::tree::sharing;
@@ -22,6 +23,7 @@ pub(super) fn render(report: &Report, colours: bool) -> String {
     containers(&mut page, report);
     sharing(&mut page, report);
     namespaces(&mut page, report);
+    links::show(&mut page, report);
     cgroups(&mut page, report);
     processes(&mut page, report);
     sandbox(&mut page, report);

@@ -1,9 +1,11 @@
 //! The Sandbox service: what the containers of a pod share (contract 11 to 21).
+use std::collections::HashMap;
 use std::path::Path;
 
 use containerd_shim_protos::sandbox_api::{
-    CreateSandboxRequest, CreateSandboxResponse, ShutdownSandboxRequest, ShutdownSandboxResponse,
-    StartSandboxRequest, StartSandboxResponse, StopSandboxRequest, StopSandboxResponse,
+    CreateSandboxRequest, CreateSandboxResponse, SandboxStatusRequest, SandboxStatusResponse,
+    ShutdownSandboxRequest, ShutdownSandboxResponse, StartSandboxRequest, StartSandboxResponse,
+    StopSandboxRequest, StopSandboxResponse,
 };
 use protobuf::MessageField;
 use protobuf::well_known_types::any::Any;
@@ -55,6 +57,20 @@ impl Sandbox {
         };
         let answer: StartSandboxResponse = self.0.call("StartSandbox", id, &request).await?;
         Ok(answer.pid)
+    }
+
+    /// What the shim says of the sandbox beyond its state, by topic; what each is, is the shim's.
+    ///
+    /// # Errors
+    /// What the shim answered, or that it did not.
+    pub async fn info(&self, id: &str) -> Result<HashMap<String, String>, Error> {
+        let request = SandboxStatusRequest {
+            sandbox_id: id.into(),
+            verbose: true,
+            ..Default::default()
+        };
+        let answer: SandboxStatusResponse = self.0.call("SandboxStatus", id, &request).await?;
+        Ok(answer.info)
     }
 
     /// Stops the sandbox and what still runs in it.

@@ -24,6 +24,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket,
     socketpair, sockopt,
 };
+use nix::sys::time::TimeVal;
 use nix::unistd::{ForkResult, fork};
 
 use crate::cgroup::{self, Cgroup};
@@ -35,6 +36,8 @@ use crate::{bundle, holder, sys, workload};
 
 /// The descriptor that the relay keeps: its control socket.
 const CONTROL: i32 = 3;
+/// How long a relay may take to take a link.
+const PATIENCE: TimeVal = TimeVal::new(2, 0);
 /// Says that the relay is what it is to be.
 const READY: &[u8] = b"r";
 
@@ -210,6 +213,8 @@ fn settle(cgroup: Option<cgroup::New>, relay: &Made, links: &[Order]) -> Result<
     if let (Some(cgroup), Some(process)) = (cgroup, &relay.process) {
         cgroup.adopt(process.pid)?;
     }
+    // A relay that is there and stuck must not hold the builder for ever.
+    setsockopt(&relay.control, sockopt::SendTimeout, &PATIENCE).doing(|| "talk to the relay")?;
     links
         .iter()
         .try_for_each(|link| order(&relay.control, link))

@@ -92,6 +92,7 @@ pub(super) async fn failed_create(pod: &Arc<Pod>, container: &Arc<Container>) {
         warn!("a failed create leaves something behind: {error}");
     }
     lock(&pod.containers).remove(&container.id);
+    pod.links_changed();
 }
 
 /// Ends an init that the dead zygote has made and that nobody knows, and removes the cgroup by which

@@ -12,6 +12,7 @@ use husk_sandbox::process::Pidfd;
 use husk_sandbox::rootfs::Mount;
 use husk_sandbox::zygote::Inherited;
 use husk_scope::Plan;
+use husk_scope::links::Link;
 use oci_spec::runtime::Process as OciProcess;
 
 use super::lock;
@@ -47,6 +48,8 @@ pub(crate) struct Known {
     /// The name in the pod.
     pub(crate) name: String,
     pub(crate) plan: Plan,
+    /// The ports that lead out of its network, or into it.
+    pub(crate) links: Vec<Link>,
     /// The root filesystem.
     pub(crate) rootfs: PathBuf,
     pub(crate) cgroups_path: String,

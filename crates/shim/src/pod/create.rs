@@ -20,9 +20,10 @@ use super::policy::Facts;
 use super::spec::{Bundle, HUSK_POD};
 use super::state::{Made, ProcessId};
 use super::view::View;
-use super::{Pod, clean, lock, watch};
+use super::{Pod, clean, lock, names, watch};
 use crate::failure::Failure;
 use crate::io::{Ends, Logger};
+use crate::sandbox_files;
 use crate::store::write_atomic;
 
 /// What containers that name the same pod by annotation share, as in Kubernetes.
@@ -92,6 +93,8 @@ async fn try_make(pod: &Arc<Pod>, container: &Arc<Container>) -> Result<Made, Fa
     let _ = container.known.set(known);
     let done = pod.jobs.run(Job::Create(job)).await?;
     let pid = adopt(container, done, ends, named)?;
+    // Before it is started: its ports are there when its program looks for them.
+    pod.make_links_of(container).await?;
     arm_oom_watch(pod, container);
     watch_init(pod, container);
     Ok(Made { pid, shares_pids })
@@ -218,8 +221,13 @@ fn assigned_by_annotation(bundle: &Bundle, requested: &Scopes) -> Vec<Assignment
 fn known(pod: &Pod, container: &Container, bundle: &Bundle, plan: Plan) -> Known {
     let cgroups_path = bundle.cgroups_path();
     let driver = pod.driver(&cgroups_path);
+    let name = bundle.name(&container.id);
     Known {
-        name: bundle.name(&container.id),
+        links: match pod.config() {
+            Ok(config) if !bundle.is_sandbox() => config.links(&name).to_vec(),
+            _ => Vec::new(),
+        },
+        name,
         plan,
         rootfs: bundle.rootfs(!container.mounts.is_empty()),
         named_cgroup: Cgroup::named(driver, Some(&cgroups_path), &container.id).ok(),
@@ -293,10 +301,16 @@ fn edit(
         Failure::invalid(format!("container {}: the spec has no root", container.id))
     })?;
     root.set_path(known.rootfs.clone());
-    write(&container.dir, spec).map_err(|error| {
-        let dir = container.dir.display();
-        Failure::internal(format!("cannot write the spec to {dir}: {error}"))
-    })
+    make_dir(&container.dir)
+        .and_then(|()| {
+            let owners = [pod.id.as_str(), container.id.as_str(), sandbox_files::DIR];
+            names::give(&container.dir, spec, &known.plan, &known.links, &owners)
+        })
+        .and_then(|()| write(&container.dir, spec))
+        .map_err(|error| {
+            let dir = container.dir.display();
+            Failure::internal(format!("cannot write the spec to {dir}: {error}"))
+        })
 }
 
 /// Mounts the pod's files where the spec mounts nothing (contract 15).
@@ -322,12 +336,15 @@ fn inject(spec: &mut Spec, files: &[(PathBuf, PathBuf)]) {
     }
 }
 
-fn write(dir: &Path, spec: &Spec) -> std::io::Result<()> {
+fn make_dir(dir: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new()
         .mode(0o700)
         .recursive(true)
-        .create(dir)?;
+        .create(dir)
+}
+
+fn write(dir: &Path, spec: &Spec) -> std::io::Result<()> {
     let text = serde_json::to_vec(spec)?;
     write_atomic(&dir.join("config.json"), &text)
 }

@@ -20,7 +20,7 @@ use super::{Pod, lock, spec};
 use crate::cleanup::in_pid_namespace;
 use crate::cri::{Mode, SandboxConfig};
 use crate::failure::Failure;
-use crate::sandbox_files::SandboxFiles;
+use crate::sandbox_files::{self, SandboxFiles};
 
 /// What containerd's CRI sets in every pod with a network of its own, unless the pod does
 /// (contract 16).
@@ -178,7 +178,7 @@ fn join_network(pod: &Pod, new: &NewSandbox) {
 }
 
 fn write_files(pod: &Pod, config: &SandboxConfig) -> Result<(), Failure> {
-    let dir = pod.store.dir().join("files");
+    let dir = pod.store.dir().join(sandbox_files::DIR);
     let write = || {
         let files = SandboxFiles::of(config)?;
         // On record first: what is mounted before a crash of this shim must be found.
@@ -196,6 +196,7 @@ fn write_files(pod: &Pod, config: &SandboxConfig) -> Result<(), Failure> {
 
 /// Gives back what the pod keeps for its containers: holders, pins, mounts. May be done again.
 pub(super) async fn undo(pod: &Arc<Pod>) -> Result<(), Failure> {
+    pod.end_links().await;
     let record = lock(&pod.record).clone();
     pod.forget_namespaces(&record.namespaces).await;
     let left = lock(&pod.record).namespaces.clone();

@@ -113,7 +113,7 @@ impl Pod {
     }
 
     /// The pause container, made.
-    fn pause(&self) -> Option<Arc<Container>> {
+    pub(super) fn pause(&self) -> Option<Arc<Container>> {
         let id = lock(&self.sandbox).container.clone()?;
         self.container(&id)
     }

@@ -47,7 +47,11 @@ pub(super) fn exit(pod: &Arc<Pod>, container: &Arc<Container>, id: ProcessId, pi
         if let Some(process) = container.process(id.exec.as_deref()) {
             process.io.read_out().await;
         }
+        let is_init = id.exec.is_none();
         pod.tell(Event::Exited(id, exit));
+        if is_init {
+            pod.links_changed();
+        }
     });
 }
 
