@@ -285,6 +285,7 @@ fn a_pod_on_the_nodes_network_has_no_links() {
     let pod = cri
         .pod_of("links", Mode::Podsandbox)
         .namespaces(|namespaces| namespaces.network = NamespaceMode::Node.into())
+        .with(|config| config.hostname.clear())
         .run();
     let refused = match pod.container("agent", &["sleep", "1000000"]).try_create() {
         Ok(container) => container.try_start().unwrap_err(),
