@@ -30,7 +30,8 @@ pub(super) fn give(
 ) -> io::Result<()> {
     let network = plan.get(Kind::Network);
     let is_apart = matches!(network.scope, Scope::Container | Scope::Group(_));
-    if !is_apart || !(network.is_changed() || !links.is_empty()) {
+    let is_asked_for = !network.is_changed() && links.is_empty();
+    if !is_apart || is_asked_for {
         return Ok(());
     }
     let mounts = spec.mounts_mut().get_or_insert_default();
