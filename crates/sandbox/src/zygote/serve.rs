@@ -39,7 +39,11 @@ enum Task {
 
 /// Serves jobs until the shim is gone.
 pub(super) fn run(parent: u32, socket: OwnedFd) -> ! {
-    let status = match become_zygote(parent, socket).and_then(|socket| serve(&socket)) {
+    // A shim that has ended by now is why a zygote ends.
+    if sys::die_with_parent(parent, Signal::SIGKILL).is_err() {
+        sys::exit_now(0);
+    }
+    let status = match become_zygote(socket).and_then(|socket| serve(&socket)) {
         Ok(()) => 0,
         Err(_) => 1,
     };
@@ -47,9 +51,8 @@ pub(super) fn run(parent: u32, socket: OwnedFd) -> ! {
 }
 
 /// Sheds what the shim had: descriptors, signal handlers, environment, working directory.
-fn become_zygote(parent: u32, socket: OwnedFd) -> io::Result<OwnedFd> {
+fn become_zygote(socket: OwnedFd) -> io::Result<OwnedFd> {
     prctl::set_name(c"husk-zygote")?;
-    sys::die_with_parent(parent, Signal::SIGKILL)?;
     builder::report_panics();
     // The shim's logger is about to lose its descriptor: its lines would go to whatever gets that
     // number next, such as a container's output.
@@ -92,7 +95,15 @@ fn serve(socket: &OwnedFd) -> io::Result<()> {
         let job = match protocol::receive_packet(socket.as_raw_fd()) {
             Ok(packet) => SentJob::from_packet(packet)?,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            // The shim has ended; it may have left results unread.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                return Ok(());
+            }
             Err(error) => return Err(error),
         };
         let id = job.id;
