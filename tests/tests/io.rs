@@ -1,8 +1,9 @@
 //! What a program reads and writes reaches it, and arrives, whole and in order.
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
 
-use husk_tests::command::{DEADLINE, poll};
+use husk_tests::command::{DEADLINE, poll, run};
 use husk_tests::containerd::Containerd;
 
 #[test]
@@ -45,6 +46,32 @@ fn what_was_written_just_before_the_end_is_not_lost() {
         assert_eq!(output.code, 3);
         assert_eq!(output.stdout.lines().count(), 2000, "round {round}");
     }
+}
+
+#[test]
+fn the_directory_of_a_log_file_is_made() {
+    let containerd = Containerd::of_the_suite();
+    let container = containerd.ctr().container();
+    let log = container.folder().join("missing/too/log");
+    let uri = format!("file://{}", log.display());
+    container.start_with_log(&uri, &["echo", "said"]);
+    container.until_status("STOPPED");
+    assert_eq!(fs::read_to_string(log).unwrap(), "said\n");
+}
+
+/// A client in the background leaves fifos that nobody reads.
+#[test]
+fn an_empty_fifo_whose_reader_has_left_is_not_waited_for() {
+    let containerd = Containerd::of_the_suite();
+    let container = containerd.ctr().container();
+    let _ = run(&mut container.command(&["--detach"], &["sleep", "1000000"])).ok();
+    container.kill("KILL");
+    container.until_status("STOPPED");
+    let begin = Instant::now();
+    let _ = container.task(&["rm"]);
+    let took = begin.elapsed();
+    assert_eq!(container.status(), None);
+    assert!(took < Duration::from_millis(1500), "it took {took:?}");
 }
 
 #[test]

@@ -69,6 +69,7 @@ mod pod_by_annotation;
 mod pod_dev_shm;
 mod pod_files_are_bounded;
 mod pod_host_namespaces;
+mod pod_outlives_its_first;
 mod pod_share_process_namespace;
 mod pod_shares_namespaces;
 mod pod_sysctls_and_hostname;

@@ -7,9 +7,15 @@ use containerd_shim_protos::api::{
 };
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::ttrpc::Code;
+use husk_tests::command::{DEADLINE, poll, run};
 use husk_tests::containerd::Containerd;
 use husk_tests::ctr::Container;
+use husk_tests::process::{descendants, shims, status};
 use husk_tests::shim::{call, connect, refused};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use std::{fs, thread};
 
 fn running(containerd: &Containerd) -> (Container<'_>, TaskClient) {
     let container = containerd.ctr().container();
@@ -240,4 +246,85 @@ fn a_wait_does_not_hold_up_other_calls() {
     }
     container.kill("KILL");
     assert_eq!(waiting.join().unwrap().unwrap().exit_status, 137);
+}
+
+#[test]
+fn an_exec_has_a_terminal_if_its_request_says_so() {
+    let containerd = Containerd::of_the_suite();
+    let (container, shim) = running(&containerd);
+    for (terminal, expected) in [(true, "hello\r\n"), (false, "hello\n")] {
+        let fifo = container.folder().join(format!("out-{terminal}"));
+        mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+        let reading = thread::spawn({
+            let fifo = fifo.clone();
+            move || fs::read_to_string(fifo).unwrap()
+        });
+        let exec = ExecProcessRequest {
+            id: container.id.clone(),
+            exec_id: format!("exec-{terminal}"),
+            terminal,
+            stdout: fifo.to_string_lossy().into_owned(),
+            spec: Some(Any {
+                // Of the two the spec says the opposite.
+                value: format!(
+                    r#"{{"terminal": {}, "user": {{"uid": 0, "gid": 0}}, "cwd": "/",
+                        "args": ["echo", "hello"], "env": ["PATH=/bin"]}}"#,
+                    !terminal
+                )
+                .into_bytes(),
+                ..Any::default()
+            })
+            .into(),
+            ..ExecProcessRequest::default()
+        };
+        shim.exec(call(), &exec).unwrap();
+        let start = with(|r: &mut StartRequest| {
+            (r.id, r.exec_id) = (container.id.clone(), exec.exec_id.clone());
+        });
+        shim.start(call(), &start).unwrap();
+        assert_eq!(reading.join().unwrap(), expected);
+        let wait = with(|r: &mut WaitRequest| {
+            (r.id, r.exec_id) = (container.id.clone(), exec.exec_id.clone());
+        });
+        assert_eq!(shim.wait(call(), &wait).unwrap().exit_status, 0);
+        let delete = with(|r: &mut DeleteRequest| {
+            (r.id, r.exec_id) = (container.id.clone(), exec.exec_id.clone());
+        });
+        shim.delete(call(), &delete).unwrap();
+    }
+}
+
+#[test]
+fn what_is_being_made_is_created_and_has_no_numbers_yet() {
+    let containerd = Containerd::of_the_suite();
+    let (first, shim) = running(&containerd);
+    let late = containerd.ctr().container();
+    // Its zygote is stopped: what it makes is being made for as long as it takes to ask.
+    let top = shims(std::slice::from_ref(&first.id));
+    let zygote = top
+        .into_iter()
+        .flat_map(descendants)
+        .find(|pid| {
+            status(*pid)
+                .get("Name")
+                .is_some_and(|name| name == "husk-zygote")
+        })
+        .unwrap();
+    kill(zygote, Signal::SIGSTOP).unwrap();
+    let group = format!("io.containerd.runc.v2.group={}", first.id);
+    let mut command = late.command(
+        &["--detach", "--null-io", "--annotation", &group],
+        &["sleep", "1000000"],
+    );
+    let starting = thread::spawn(move || run(&mut command));
+    let state = with(|r: &mut StateRequest| r.id.clone_from(&late.id));
+    let seen = poll(DEADLINE, || shim.state(call(), &state).ok());
+    let stats = shim.stats(
+        call(),
+        &with(|r: &mut StatsRequest| r.id.clone_from(&late.id)),
+    );
+    kill(zygote, Signal::SIGCONT).unwrap();
+    assert_eq!(seen.unwrap().status.enum_value(), Ok(Status::CREATED));
+    assert_eq!(refused(stats), Code::NOT_FOUND);
+    let _ = starting.join().unwrap().ok();
 }

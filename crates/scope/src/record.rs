@@ -44,6 +44,9 @@ pub struct Pod {
     /// Whether the Sandbox API made this pod; otherwise its first container did.
     #[serde(default)]
     pub sandbox_api: bool,
+    /// Whether the pod is gone, and its shim about to end.
+    #[serde(default)]
+    pub ending: bool,
     /// When the sandbox was made, in milliseconds since 1970.
     #[serde(default)]
     pub created_ms: u64,

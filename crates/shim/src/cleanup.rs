@@ -307,6 +307,12 @@ impl Cleanup {
     }
 }
 
+/// Whether this process has ended, or does so within `limit`.
+#[must_use]
+pub(crate) fn ends_within(process: Process, limit: Duration) -> bool {
+    open(process).is_none_or(|pidfd| ended(&pidfd, Instant::now() + limit))
+}
+
 /// Opens a process if it is still the one on record and has not ended.
 fn open(process: Process) -> Option<Pidfd> {
     let pidfd = Pidfd::open(process.pid).ok()?;

@@ -31,7 +31,7 @@ pub(crate) struct SandboxConfig {
     pub(crate) namespace: String,
     /// Its uid.
     pub(crate) uid: String,
-    /// Empty with the node's network.
+    /// Must be empty with the node's network.
     pub(crate) hostname: String,
     /// Set by the pod's author.
     pub(crate) labels: BTreeMap<String, String>,
@@ -102,12 +102,7 @@ impl SandboxConfig {
             name: metadata.name,
             namespace: metadata.namespace,
             uid: metadata.uid,
-            // With the node's network the host name is the node's too.
-            hostname: if network == Mode::Node {
-                String::new()
-            } else {
-                config.hostname
-            },
+            hostname: config.hostname,
             labels: config.labels.into_iter().collect(),
             annotations: config.annotations.into_iter().collect(),
             dns: dns(config.dns_config),
@@ -190,16 +185,6 @@ mod tests {
         );
         assert_eq!(read.hostname, "web");
         assert_eq!(read.dns, None);
-    }
-
-    #[test]
-    fn with_the_nodes_network_the_host_name_is_the_nodes() {
-        let config = with(NamespaceOption {
-            network: NamespaceMode::NODE.into(),
-            ..Default::default()
-        });
-        let read = SandboxConfig::decode(Some(&any(&config))).unwrap();
-        assert_eq!(read.hostname, "");
     }
 
     /// The bytes of a `PodSandboxConfig` as cri-api encodes them, with fields husk does not know.

@@ -7,15 +7,18 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use containerd_shim::{DeleteResponse, Flags, StartOpts};
+use containerd_shim_protos::api::{DeleteRequest, KillRequest, ShutdownRequest, WaitRequest};
 use containerd_shim_protos::events::task::TaskExit;
 use containerd_shim_protos::protobuf::{Message, MessageField};
+use containerd_shim_protos::shim_async::{Client, TaskClient};
 use containerd_shim_protos::topics;
 use husk_sandbox::process::start_time;
 use husk_sandbox::rootfs::unmount_all;
 use husk_scope::record;
 use nix::unistd::getpid;
+use ttrpc::Code;
 
-use crate::cleanup::{Cleanup, lives};
+use crate::cleanup::{Cleanup, ends_within, lives};
 use crate::publisher::Publisher;
 use crate::store::{self, Store, StoreError};
 use crate::{group, socket};
@@ -24,8 +27,13 @@ use crate::{group, socket};
 /// still reaches it.
 const LIMIT: Duration = Duration::from_millis(3500);
 
+/// How long a live shim may take to answer.
+const ANSWER: Duration = Duration::from_secs(2);
+
 /// How long containerd may take to hear of the containers that ended with the pod.
 const ANNOUNCEMENT: Duration = Duration::from_secs(1);
+
+const SIGKILL: u32 = 9;
 
 /// The exit status of a container that lost its shim: killed by SIGKILL (contract 36).
 const KILLED: u32 = 128 + 9;
@@ -73,7 +81,13 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
     {
         return answer(&response, &cleanup.warnings);
     }
-    let others = subject.others(found.as_ref());
+    let others = match found.as_ref().map(|found| subject.ask_shim(found)) {
+        Some(Answer::Deleted) => {
+            subject.unmount_rootfs(&mut cleanup);
+            return answer(&response, &cleanup.warnings);
+        }
+        Some(Answer::None) | None => subject.others(found.as_ref()),
+    };
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         subject.clear(found, &mut cleanup);
@@ -91,6 +105,59 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
         warnings.push(format!("cannot tell containerd what has ended: {error:#}"));
     }
     answer(&response, &warnings)
+}
+
+/// What came of asking a shim.
+enum Answer {
+    /// It has deleted the container, and the pod lives on.
+    Deleted,
+    /// It has ended, or is as good as dead.
+    None,
+}
+
+/// Has a shim kill and delete a container, and end if that was all.
+async fn delete_by(address: &str, id: &str) -> ttrpc::Result<()> {
+    let client = TaskClient::new(Client::connect(address).await?);
+    let call = || ttrpc::context::with_duration(ANSWER);
+    let request = DeleteRequest {
+        id: id.to_owned(),
+        ..DeleteRequest::default()
+    };
+    if is_refused(&client.delete(call(), &request).await)? {
+        let kill = KillRequest {
+            id: id.to_owned(),
+            signal: SIGKILL,
+            all: true,
+            ..KillRequest::default()
+        };
+        // One that has ended meanwhile is what is wanted.
+        let _ = client.kill(call(), &kill).await;
+        let wait = WaitRequest {
+            id: id.to_owned(),
+            ..WaitRequest::default()
+        };
+        client.wait(call(), &wait).await?;
+        is_refused(&client.delete(call(), &request).await)?;
+    }
+    // Ignored while anything else lives in the pod (contract 24); else the shim says on record that
+    // it ends before it answers.
+    client
+        .shutdown(call(), &ShutdownRequest::default())
+        .await
+        .map(drop)
+}
+
+/// Whether the shim will not delete it because it runs. One that it does not know is deleted.
+fn is_refused<T>(answer: &ttrpc::Result<T>) -> ttrpc::Result<bool> {
+    match answer {
+        Ok(_) => Ok(false),
+        Err(ttrpc::Error::RpcStatus(status)) => match status.code() {
+            Code::NOT_FOUND => Ok(false),
+            Code::FAILED_PRECONDITION => Ok(true),
+            _ => Err(ttrpc::Error::RpcStatus(status.clone())),
+        },
+        Err(error) => Err(ttrpc::Error::Others(error.to_string())),
+    }
 }
 
 /// Tells containerd that the pod's other containers have ended. It asks about the one that started
@@ -216,6 +283,46 @@ impl Subject {
         }
     }
 
+    /// Has the shim delete the container, if it lives and answers.
+    ///
+    /// containerd runs `delete` whenever the connection of the container that started the shim
+    /// closes, which for one container of several is when that one has been deleted: the pod is the
+    /// shim's, which alone knows what else is in it or about to be. A sandbox of the Sandbox API is
+    /// not asked for: when `delete` comes for it, containerd has forgotten the pod (contract 44).
+    fn ask_shim(&self, Found { store, record }: &Found) -> Answer {
+        let is_sandbox = record.sandbox_api && record.id == self.id;
+        let Some(shim) = record.shim.filter(|shim| !is_sandbox && lives(*shim)) else {
+            return Answer::None;
+        };
+        let asked = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("start a runtime")
+            .and_then(|runtime| {
+                let address = socket::address(&record.socket);
+                runtime.block_on(async {
+                    let asked = delete_by(&address, &self.id);
+                    Ok(tokio::time::timeout(ANSWER, asked).await??)
+                })
+            });
+        // A shim that ends has said so on record before it answers.
+        let lives_on = || matches!(store.load(), Ok(Some(record)) if !record.ending);
+        if asked.is_ok() && lives_on() {
+            return Answer::Deleted;
+        }
+        // What it leaves should it be killed meanwhile, and the whole pod if it hangs, are cleared
+        // away as those of a dead shim.
+        let _ = ends_within(
+            shim,
+            if asked.is_ok() {
+                ANSWER
+            } else {
+                Duration::ZERO
+            },
+        );
+        Answer::None
+    }
+
     /// The containers that end with this one, because it is the pod, and that have not ended yet.
     fn others(&self, found: Option<&Found>) -> Vec<record::Container> {
         let record = found.map(|found| &found.record);
@@ -237,6 +344,10 @@ impl Subject {
             Some(Found { store, record }) => self.clear_container(&store, &record, cleanup),
             None => self.clear_socket(cleanup),
         }
+        self.unmount_rootfs(cleanup);
+    }
+
+    fn unmount_rootfs(&self, cleanup: &mut Cleanup) {
         let rootfs = self.bundle.join("rootfs");
         cleanup.attempt(unmount_all(&rootfs), || {
             format!("unmount {}", rootfs.display())

@@ -7,9 +7,11 @@ mod binary;
 mod fifo;
 mod target;
 
-use std::fs::OpenOptions;
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -196,11 +198,7 @@ impl Io {
                 Ok(())
             }
             Target::File(path) => {
-                // Appended, so that stdout and stderr may name the same file (contract 39).
-                let file = OpenOptions::new()
-                    .append(true)
-                    .create(true)
-                    .open(&path)
+                let file = append_to(Path::new(&path))
                     .map_err(|error| Failure::invalid(format!("cannot open {path}: {error}")))?;
                 self.copy(from, tokio::fs::File::from_std(file));
                 Ok(())
@@ -297,6 +295,22 @@ impl Io {
         if let Some(logger) = logger {
             logger.stop(deadline).await;
         }
+    }
+}
+
+/// Opens a file, made with its directory if there is none, as containerd's own shim makes it.
+/// Appended, so that stdout and stderr may name the same file (contract 39).
+fn append_to(path: &Path) -> io::Result<File> {
+    let open = || OpenOptions::new().append(true).create(true).open(path);
+    match (open(), path.parent()) {
+        (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound => {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(parent)?;
+            open()
+        }
+        (opened, _) => opened,
     }
 }
 

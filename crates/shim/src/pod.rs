@@ -182,9 +182,11 @@ impl Pod {
         self: &Arc<Self>,
         id: &str,
         exec: &str,
-        spec: OciProcess,
+        mut spec: OciProcess,
         stdio: Stdio,
     ) -> Result<Reply, Failure> {
+        // The request says what containerd opens, whatever the spec says.
+        spec.set_terminal(Some(stdio.terminal));
         store::check_id(exec).map_err(|error| Failure::invalid(error.to_string()))?;
         let adopt = || {
             if let Some(container) = self.container(id) {

@@ -28,6 +28,8 @@ const ENXIO: i32 = 6;
 pub(super) struct Fifo {
     to: Arc<pipe::Sender>,
     hold: pipe::Receiver,
+    /// Whether somebody had it open for reading when it was opened.
+    had_reader: bool,
 }
 
 impl Fifo {
@@ -44,6 +46,7 @@ impl Fifo {
                     return Ok(Self {
                         to: to.into(),
                         hold,
+                        had_reader: true,
                     });
                 }
                 // Nobody has it open for reading yet.
@@ -56,6 +59,7 @@ impl Fifo {
         Ok(Self {
             to: to.into(),
             hold,
+            had_reader: false,
         })
     }
 
@@ -69,7 +73,8 @@ impl Fifo {
     ///
     /// containerd opens its end in its own time. Letting go before would lose what is in the fifo,
     /// and containerd's open(2) would wait for a writer that never comes. When a process is deleted,
-    /// containerd's client closes its end, whether or not it has read what is in the fifo.
+    /// containerd's client closes its end, whether or not it has read what is in the fifo. A reader
+    /// that was there and has left an empty fifo is not waited for: it has read all there was.
     pub(super) async fn copy<R: AsyncRead + Unpin>(self, mut from: R) {
         // A terminal that hangs up answers EIO: that is how it ends (contract 42).
         if let Err(error) = pump(&mut from, &self.to).await {
@@ -77,7 +82,7 @@ impl Fifo {
         }
         drop(self.hold);
         let deadline = Instant::now() + READER;
-        while !is_read(&self.to) && Instant::now() < deadline {
+        while !is_read(&self.to, self.had_reader) && Instant::now() < deadline {
             sleep(LOOK).await;
         }
     }
@@ -114,9 +119,9 @@ async fn pump(from: &mut (impl AsyncRead + Unpin), to: &pipe::Sender) -> io::Res
     }
 }
 
-/// Whether somebody has the fifo open, and has read what was written.
-fn is_read(fifo: &pipe::Sender) -> bool {
-    has_reader(fifo) && ioctl_fionread(fifo).is_ok_and(|unread| unread == 0)
+/// Whether somebody has, or had, the fifo open, and has read what was written.
+fn is_read(fifo: &pipe::Sender, had_reader: bool) -> bool {
+    (had_reader || has_reader(fifo)) && ioctl_fionread(fifo).is_ok_and(|unread| unread == 0)
 }
 
 /// The write end of a pipe without readers is in error, see poll(2).
@@ -156,6 +161,19 @@ mod tests {
         });
         assert_eq!(read.await.unwrap(), "said at once");
         copy.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_has_left_an_empty_fifo_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("stdout");
+        mkfifo(&path, Mode::S_IRWXU).unwrap();
+        let reader = pipe::OpenOptions::new().open_receiver(&path).unwrap();
+        let fifo = Fifo::open(path.to_str().unwrap()).await.unwrap();
+        drop(reader);
+        let begin = Instant::now();
+        fifo.copy(&b""[..]).await;
+        assert!(begin.elapsed() < READER / 2);
     }
 
     #[tokio::test]

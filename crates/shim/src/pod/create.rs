@@ -296,6 +296,10 @@ fn edit(
         _ => Failure::invalid(explained(container, &error)),
     })?;
     inject(spec, &lock(&pod.sandbox).files);
+    if let Some(process) = spec.process_mut() {
+        // The request says what containerd opens, whatever the spec says.
+        process.set_terminal(Some(container.init.io.stdio().terminal));
+    }
     let root = spec.root_mut().as_mut();
     let root = root.ok_or_else(|| {
         Failure::invalid(format!("container {}: the spec has no root", container.id))

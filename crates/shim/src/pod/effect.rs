@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use husk_plugin_host::subject::Question;
 use husk_sandbox::cgroup::Cgroup;
+use husk_sandbox::daemon::trim_heap;
 use log::{info, warn};
 use nix::errno::Errno;
 use tokio::task::spawn_blocking;
@@ -184,6 +185,11 @@ impl Pod {
         tokio::spawn(async move {
             let result = sandbox::undo(&pod).await;
             pod.tell_plugins_of_sandbox(Question::SandboxStopped).await;
+            if result.is_ok() {
+                // Nothing is made in a stopped sandbox, which may be kept for hours.
+                pod.jobs.close().await;
+                trim_heap();
+            }
             pod.tell(Event::SandboxUndone(result, now_ms()));
         });
     }
@@ -205,6 +211,8 @@ impl Pod {
             pod.plugins_are_told().await;
             pod.jobs.close().await;
             pod.publisher.flush(LAST_EVENTS).await;
+            // So that whoever has asked can tell whether the shim ends.
+            pod.record(|record| record.ending = true);
             for answer in answers {
                 let _ = answer.send(Ok(Reply::Done));
             }

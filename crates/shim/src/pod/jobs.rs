@@ -139,7 +139,7 @@ impl Jobs {
 
     /// Ends the zygote and reaps it, so that no zombie is left to whoever adopts it.
     pub(crate) async fn close(&self) {
-        lock(&self.inner).broken = Some(Failure::precondition("the shim ends"));
+        lock(&self.inner).broken = Some(Failure::precondition("the pod has stopped"));
         let zygote = self.zygote.get_ref().0.process();
         let ended = async {
             let fd = zygote.fd.try_clone()?;
@@ -150,6 +150,7 @@ impl Jobs {
         if let Err(error) = ended.await {
             debug!("the zygote had ended before: {error}");
         }
+        self.children.release(zygote.pid);
     }
 }
 

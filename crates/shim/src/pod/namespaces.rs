@@ -27,6 +27,8 @@ pub(super) struct Sandbox {
     pub(super) cgroup: String,
     /// Files to mount into each container: destination and source (contract 15).
     pub(super) files: Vec<(PathBuf, PathBuf)>,
+    /// Sysctls of its namespaces.
+    pub(super) sysctls: BTreeMap<String, String>,
 }
 
 impl Pod {

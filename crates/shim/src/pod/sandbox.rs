@@ -13,6 +13,7 @@ use husk_sandbox::zygote::Namespaces;
 use husk_scope::record::{Namespace, Process};
 use husk_scope::{Kind, Scope, Scopes};
 use nix::libc::SIGKILL;
+use serde_json::{Value, json};
 
 use super::clean::{in_background, remove_dir};
 use super::policy::Facts;
@@ -21,6 +22,9 @@ use crate::cleanup::in_pid_namespace;
 use crate::cri::{Mode, SandboxConfig};
 use crate::failure::Failure;
 use crate::sandbox_files::{self, SandboxFiles};
+
+/// Of the spec that StartSandbox answers with.
+const OCI_VERSION: &str = "1.2.0";
 
 /// What containerd's CRI sets in every pod with a network of its own, unless the pod does
 /// (contract 16).
@@ -68,10 +72,12 @@ async fn try_make(pod: &Arc<Pod>) -> Result<u32, Failure> {
     write_files(pod, &new.config)?;
     pod.make_early().await?;
     let kinds = kinds(pod, &scopes);
+    let sysctls = sysctls(&new)?;
+    lock(&pod.sandbox).sysctls.clone_from(&sysctls);
     let job = Namespaces {
         join: pod.network(),
         hostname: Some(new.config.hostname.clone()).filter(|name| !name.is_empty()),
-        sysctls: sysctls(&new)?,
+        sysctls,
         ..Namespaces::default()
     };
     pod.make_for(&Scope::Pod, &kinds, job).await?;
@@ -85,6 +91,14 @@ fn check(config: &SandboxConfig) -> Result<(), Failure> {
              \"shim\"; set hostUsers: true, or use a runtime handler with sandboxer = \
              \"podsandbox\"",
         ));
+    }
+    if config.network == Mode::Node && !config.hostname.is_empty() {
+        // As runc does; the kubelet names no such pod.
+        return Err(Failure::invalid(format!(
+            "the pod's hostname {:?} would be the node's: a pod with the node's network has no UTS \
+             namespace of its own; leave the hostname empty",
+            config.hostname
+        )));
     }
     Ok(())
 }
@@ -325,6 +339,46 @@ impl Pod {
             .await
     }
 
+    /// What the sandbox's containers share, as an OCI runtime spec: the paths of its namespaces, its
+    /// sysctls, and its files as mounts.
+    ///
+    /// Of a sandbox without a process, containerd cannot tell the namespaces by a pid: releases to
+    /// come take their paths from here (containerd pull requests 14123 and 14135). Those before
+    /// write /proc/0/ns/..., which means the same here (contract 14).
+    pub(crate) fn sandbox_spec(&self) -> Value {
+        let sandbox = lock(&self.sandbox).clone();
+        let record = lock(&self.record);
+        let shared = record
+            .namespaces
+            .iter()
+            .filter(|namespace| namespace.scope == Scope::Pod);
+        let shm = shared
+            .clone()
+            .filter_map(|namespace| Some((PathBuf::from("/dev/shm"), namespace.shm.clone()?)));
+        let mounts: Vec<_> = sandbox
+            .files
+            .into_iter()
+            .chain(shm)
+            .map(|(destination, source)| {
+                json!({
+                    "destination": destination,
+                    "type": "bind",
+                    "source": source,
+                    "options": ["rbind", "rprivate", "rw"],
+                })
+            })
+            .collect();
+        let namespaces: Vec<_> = shared
+            .map(|namespace| json!({"type": namespace.kind.to_string(), "path": namespace.path}))
+            .collect();
+        json!({
+            "ociVersion": OCI_VERSION,
+            "hostname": sandbox.hostname.unwrap_or_default(),
+            "mounts": mounts,
+            "linux": {"namespaces": namespaces, "sysctl": sandbox.sysctls},
+        })
+    }
+
     /// When the pod was made, in milliseconds since 1970.
     pub(crate) fn created_ms(&self) -> u64 {
         lock(&self.record).created_ms
@@ -350,4 +404,25 @@ async fn unpin(path: &Path) -> io::Result<()> {
         }
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hostname_that_would_be_the_nodes_is_refused() {
+        let with = |network, hostname: &str| {
+            check(&SandboxConfig {
+                network,
+                hostname: hostname.to_owned(),
+                user: Mode::Node,
+                ..SandboxConfig::default()
+            })
+        };
+        assert!(with(Mode::Pod, "web").is_ok());
+        assert!(with(Mode::Node, "").is_ok());
+        let refused = with(Mode::Node, "web").unwrap_err();
+        assert!(refused.message.contains("web"), "{refused}");
+    }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use containerd_shim_protos::protobuf::MessageField;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::sandbox_api as api;
 use containerd_shim_protos::sandbox_async::Sandbox;
 use ttrpc::Result;
@@ -19,6 +20,9 @@ use crate::pod::{NewSandbox, Pod, now_ms};
 /// CRI compares these words (contract 18).
 const READY: &str = "SANDBOX_READY";
 const NOT_READY: &str = "SANDBOX_NOTREADY";
+
+/// How containerd names an OCI runtime spec; the value is JSON.
+const SPEC: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
 
 pub(super) struct Service {
     pod: Arc<Pod>,
@@ -91,6 +95,11 @@ impl Sandbox for Service {
             Reply::Pid(pid) => Ok(api::StartSandboxResponse {
                 pid,
                 created_at: some_timestamp(self.pod.created_ms()),
+                spec: MessageField::some(Any {
+                    type_url: SPEC.to_owned(),
+                    value: self.pod.sandbox_spec().to_string().into_bytes(),
+                    ..Default::default()
+                }),
                 ..Default::default()
             }),
             other => Err(unexpected(&other)),

@@ -64,8 +64,8 @@ fn mount(mount: api::Mount) -> Mount {
 
 fn status(status: Status) -> api::Status {
     match status {
-        Status::Creating => api::Status::UNKNOWN,
-        Status::Created => api::Status::CREATED,
+        // UNKNOWN would mean that something is wrong with it.
+        Status::Creating | Status::Created => api::Status::CREATED,
         Status::Running => api::Status::RUNNING,
         Status::Pausing => api::Status::PAUSING,
         Status::Paused => api::Status::PAUSED,

@@ -294,6 +294,10 @@ impl State {
         let life = self.process(&id)?.life;
         match (&action, life) {
             (Action::CloseIo, _) => {}
+            // containerd asks all its containers for their numbers, and logs any other answer.
+            (Action::Stats, Life::Making) => {
+                return Err(Failure::not_found(format!("{id} is not made yet")));
+            }
             (_, Life::Making) => {
                 return Err(Failure::precondition(format!("{id} is not made yet")));
             }
