@@ -59,6 +59,7 @@ mod inspect;
 mod io;
 mod kill;
 mod killed_at_any_moment;
+mod like_its_peers;
 mod limits;
 mod links;
 mod nothing_grows;

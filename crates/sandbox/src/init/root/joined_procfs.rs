@@ -17,7 +17,9 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use libcontainer::capabilities::drop_privileges;
 use libcontainer::syscall::syscall::create_syscall;
@@ -40,17 +42,17 @@ use crate::{console, holder, sys};
 const OPENED: RawFd = 1;
 const SOCKET: RawFd = 0;
 
-/// A mount, attached nowhere yet, of a procfs with these options.
-pub(super) fn mount(namespace: &File, options: &str) -> Result<OwnedFd, JobError> {
+/// A mount, attached nowhere yet, of a procfs with these options. The mount table names the source.
+pub(super) fn mount(namespace: &File, source: &Path, options: &str) -> Result<OwnedFd, JobError> {
     let what = || "make a procfs of the pid namespace that the container joins";
     match with_option(namespace) {
         Ok(context) => {
-            configure(&context, options)?;
+            configure(&context, source, options)?;
             context.mount(0).doing(what)
         }
         Err(Errno::EINVAL) => {
             let context = from_inside(namespace)?;
-            configure(&context, options)?;
+            configure(&context, source, options)?;
             let procfs = context.mount(0).doing(what)?;
             match shows(&procfs, namespace) {
                 Ok(true) => Ok(procfs),
@@ -78,8 +80,12 @@ fn with_option(namespace: &File) -> Result<Context, Errno> {
     Ok(context)
 }
 
-fn configure(context: &Context, options: &str) -> Result<(), JobError> {
+fn configure(context: &Context, source: &Path, options: &str) -> Result<(), JobError> {
     const HIDEPID: &str = "hidepid";
+    CString::new(source.as_os_str().as_bytes())
+        .map_err(|_| Errno::EINVAL)
+        .and_then(|source| context.set(c"source", Some(&source)))
+        .doing(|| "name the source of the container's procfs")?;
     let options = options.split(',').filter(|option| !option.is_empty());
     let mut options: Vec<_> = options
         .map(|option| match option.split_once('=') {

@@ -197,14 +197,14 @@ fn filesystem(
     if !matches!(kind, "proc" | "sysfs" | "mqueue") {
         options.data = making.labelled(&options.data);
     }
+    let source = request.source().as_deref().unwrap_or(Path::new(kind));
     match making.pid_namespace {
         Some(namespace) if kind == "proc" => {
-            let procfs = joined_procfs::mount(namespace, &options.data)?;
+            let procfs = joined_procfs::mount(namespace, source, &options.data)?;
             mount_api::set(procfs.as_fd(), options.of_a_bind(), Depth::One)?;
             mount_api::attach(&procfs, place.as_fd())?;
         }
         _ => {
-            let source = request.source().as_deref().unwrap_or(Path::new(kind));
             match new_filesystem(source, kind, &place, &options) {
                 // Of a network namespace that another user namespace owns.
                 Err(Errno::EPERM) if kind == "sysfs" && making.in_user_namespace => {
