@@ -12,7 +12,7 @@ fn a_container_on_the_nodes_network_sees_no_socket_of_a_shim() {
     let container = containerd.ctr().container().flag("--net-host");
     container.start(&["sleep", "1000000"]);
     let listed = container.exec(&["cat", "/proc/net/unix"]).ok();
-    let shims = process::shim_processes(&[container.id.clone()]);
+    let shims = process::shim_processes(std::slice::from_ref(&container.id));
     assert!(!shims.is_empty());
     let sockets = shims.iter().flat_map(|pid| {
         let fds = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();

@@ -52,7 +52,7 @@ fn write(containerd: &Containerd, config: &str) -> String {
 
 /// What the processes of the shim that this container started have to themselves, in kB.
 fn private(first: &Container<'_>) -> u64 {
-    let shims = process::shim_processes(&[first.id.clone()]).into_iter();
+    let shims = process::shim_processes(std::slice::from_ref(&first.id)).into_iter();
     let figures = shims.map(|pid| {
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
         let line = rollup

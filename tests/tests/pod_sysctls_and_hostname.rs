@@ -110,8 +110,6 @@ fn a_hostname_of_a_pod_in_the_nodes_namespaces_is_refused() {
         .namespaces(|namespaces| namespaces.network = NamespaceMode::Node.into())
         .with(|config| config.hostname = "a-name".into())
         .try_run();
-    let error = refused
-        .err()
-        .expect("a pod with a name that it does not have");
+    let error = refused.expect_err("a pod with a name that it does not have");
     assert!(error.message().contains("hostname"), "{error}");
 }
