@@ -24,6 +24,7 @@ pub mod image;
 pub mod lab;
 pub mod network;
 pub mod process;
+pub mod race;
 pub mod residue;
 pub mod shim;
 pub mod spec;
