@@ -50,9 +50,9 @@ fn write(containerd: &Containerd, config: &str) -> String {
     path.display().to_string()
 }
 
-/// What the processes of the shim that this container started have to themselves, in kB.
-fn private(first: &Container<'_>) -> u64 {
-    let shims = process::shim_processes(std::slice::from_ref(&first.id)).into_iter();
+/// What the processes of this pod's shim have to themselves, in kB.
+fn private(pod: &str) -> u64 {
+    let shims = process::shim_processes(&[pod.to_owned()]).into_iter();
     let figures = shims.map(|pid| {
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
         let line = rollup
@@ -67,10 +67,10 @@ fn private(first: &Container<'_>) -> u64 {
 }
 
 /// What it has once it is no more than that, or at the end of our patience.
-fn settled(first: &Container<'_>, most: u64) -> u64 {
+fn settled(pod: &str, most: u64) -> u64 {
     let begun = Instant::now();
     loop {
-        let private = private(first);
+        let private = private(pod);
         if private <= most || begun.elapsed() > SOON {
             return private;
         }
@@ -107,7 +107,7 @@ fn every_attack_on_the_shims_memory_is_refused_by_name_and_leaves_nothing() {
     }
     thread::sleep(Duration::from_secs(2));
     for (letter, name, _, words) in &attacks {
-        let (before, record) = (private(&first), audit(&containerd, &pod));
+        let (before, record) = (private(&pod), audit(&containerd, &pod));
         let refused = attack(*letter);
         assert_ne!(refused.code, 0, "{name}: {refused:?}");
         for word in [&[*name], *words].concat() {
@@ -116,7 +116,7 @@ fn every_attack_on_the_shims_memory_is_refused_by_name_and_leaves_nothing() {
                 "{name}: no `{word}`: {refused:?}"
             );
         }
-        let after = settled(&first, before + MORE);
+        let after = settled(&pod, before + MORE);
         println!("{name}: {before} kB before, {after} kB after");
         assert!(
             after <= before + MORE,
@@ -143,10 +143,11 @@ fn sixteen_memories_are_no_more_than_one() {
     let ignored = "on-error = \"ignore\"";
     let with = |name: &str, component: &[u8]| {
         let config = write(&containerd, &table(&containerd, name, component, ignored));
-        let first = container(&containerd, &config, &unique("pod"), 'z');
+        let pod = unique("pod");
+        let first = container(&containerd, &config, &pod, 'z');
         first.start(&["sleep", "1000000"]);
         thread::sleep(Duration::from_secs(2));
-        private(&first)
+        private(&pod)
     };
     let harmless = hostile::edits(1, 1);
     let (without, with) = (with("harmless", &harmless), with(name, &component));

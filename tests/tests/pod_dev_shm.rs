@@ -10,6 +10,6 @@ fn a_program_in_dev_shm_runs(mode: Mode) {
     let cri = containerd.cri();
     let pod = cri.pod(mode).run();
     let app = pod.sleeper("app");
-    let said = app.sh("cp /bin/busybox /dev/shm/b && /dev/shm/b echo ran");
+    let said = app.sh("cp /bin/busybox /dev/shm/ && /dev/shm/busybox echo ran");
     assert_eq!(said, "ran");
 }

@@ -250,6 +250,11 @@ impl Relay {
     }
 
     fn carry(&mut self, number: u32, datagrams: bool, port: u16, sockets: Vec<OwnedFd>) {
+        if !datagrams {
+            // Inherited by what is accepted: were it asked for only then, a relay that dies just before
+            // would end the connection in order.
+            sockets.iter().for_each(reset);
+        }
         let key = self.links.insert(Link {
             number,
             port,

@@ -224,7 +224,7 @@ mod tests {
         let mut ways = vec![from_inside(&namespace).unwrap()];
         ways.extend(with_option(&namespace));
         for context in ways {
-            configure(&context, "subset=pid").unwrap();
+            configure(&context, Path::new("proc"), "subset=pid").unwrap();
             let procfs = context.mount(0).unwrap();
             assert!(shows(&procfs, &namespace).unwrap());
             let ours = File::open("/proc/self/ns/pid").unwrap();
@@ -238,7 +238,10 @@ mod tests {
     fn nothing_else_is_taken_for_it() {
         for kind in [c"tmpfs", c"sysfs", c"mqueue"] {
             let context = Context::open(kind).unwrap();
-            assert!(configure(&context, "").is_err(), "{kind:?}");
+            assert!(
+                configure(&context, Path::new("proc"), "").is_err(),
+                "{kind:?}"
+            );
         }
         let ours = File::open("/proc/self/ns/pid").unwrap();
         let tmpfs = Context::open(c"tmpfs").unwrap().mount(0).unwrap();
