@@ -11,6 +11,7 @@ mod joined_procfs;
 mod mounts;
 mod place;
 mod sources;
+mod stage;
 
 use std::ffi::{CStr, CString};
 use std::fs::File;

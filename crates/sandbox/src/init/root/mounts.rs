@@ -10,6 +10,7 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use oci_spec::runtime::Mount;
 
 use super::place::{Root, name_of, path_of};
+use super::stage::Stage;
 use super::{Making, cgroups, copy_up, joined_procfs};
 use crate::lsm;
 use crate::mount_api::{self, Attributes, Depth, MOUNT_ATTR_RDONLY};
@@ -44,23 +45,20 @@ pub(super) fn add(
         let reason = "its options are longer than the page that mount(2) takes";
         return Err(JobError::invalid(refusal(request, reason)));
     }
-    let is_filled = is_dev(request) || request.typ().as_deref() == Some("tmpfs");
+    let kind = request.typ().as_deref();
+    let is_filled = kind == Some("tmpfs") || is_dev(request) && kind != Some("cgroup");
     let is_closed_later = is_filled && options.flags.contains(MsFlags::MS_RDONLY);
     if is_closed_later {
         options.flags.remove(MsFlags::MS_RDONLY);
     }
-    let done = match request.typ().as_deref() {
-        Some("cgroup") => cgroups::mount(making, request, &options),
-        _ if is_bind(request) => bind(making, request, &options, prepared),
-        Some(kind) => filesystem(making, request, kind, options),
+    let done = match kind {
+        Some("cgroup") => cgroups::mount(making, request, &options).map(|()| None),
+        _ if is_bind(request) => bind(making, request, &options, prepared).map(Some),
+        Some(kind) => filesystem(making, request, kind, options, is_closed_later),
         None => Err(Refused::Because("it has no type, and is no bind mount")),
     };
-    let done = done.and_then(|()| {
-        let destination = request.destination();
-        let close = is_closed_later.then(|| making.root.find(destination));
-        Ok(close.transpose()?)
-    });
-    done.map_err(|refused| refused.about(request))
+    let mounted = done.map_err(|refused| refused.about(request))?;
+    Ok(mounted.filter(|_| is_closed_later))
 }
 
 /// Why something is not mounted.
@@ -118,7 +116,7 @@ fn bind(
     request: &Mount,
     options: &Options,
     prepared: Option<OwnedFd>,
-) -> Result<(), Refused> {
+) -> Result<OwnedFd, Refused> {
     if !options.data.is_empty() {
         return Err(Refused::Because(
             "a bind mount has no options of a filesystem, which would be ignored",
@@ -136,7 +134,8 @@ fn bind(
         _ => making.root.make_file(request.destination())?,
     };
     check_place(making, &place, request, Some(&tree))?;
-    attach(&tree, &place, options)
+    attach(&tree, &place, options)?;
+    Ok(tree)
 }
 
 /// What a bind mount shows. The node's own links are followed: the spec is the node's.
@@ -180,12 +179,17 @@ fn attach(tree: &OwnedFd, place: &OwnedFd, options: &Options) -> Result<(), Refu
     Ok(set_propagation(tree, options)?)
 }
 
+/// Answers with the mount where something is still to be done to it.
 fn filesystem(
     making: &Making<'_>,
     request: &Mount,
     kind: &str,
     mut options: Options,
-) -> Result<(), Refused> {
+    is_closed_later: bool,
+) -> Result<Option<OwnedFd>, Refused> {
+    if options.copies_up && kind != "tmpfs" {
+        return Err(Refused::Because("tmpcopyup is for a tmpfs"));
+    }
     let destination = request.destination();
     let place = match kind {
         // Elsewhere, what is masked in them would not be masked (CVE-2019-19921).
@@ -198,42 +202,45 @@ fn filesystem(
         options.data = making.labelled(&options.data);
     }
     let source = request.source().as_deref().unwrap_or(Path::new(kind));
-    match making.pid_namespace {
-        Some(namespace) if kind == "proc" => {
-            let procfs = joined_procfs::mount(namespace, source, &options.data)?;
-            mount_api::set(procfs.as_fd(), options.of_a_bind(), Depth::One)?;
-            mount_api::attach(&procfs, place.as_fd())?;
-        }
-        _ => {
-            match new_filesystem(source, kind, &place, &options) {
-                // Of a network namespace that another user namespace owns.
-                Err(Errno::EPERM) if kind == "sysfs" && making.in_user_namespace => {
-                    return show_the_nodes_sysfs(&place, &options);
-                }
-                done => done?,
-            }
-        }
+    if let Some(namespace) = making.pid_namespace.filter(|_| kind == "proc") {
+        let procfs = joined_procfs::mount(namespace, source, &options.data)?;
+        mount_api::set(procfs.as_fd(), options.of_a_bind(), Depth::One)?;
+        set_recursive(&procfs, &options)?;
+        attach(&procfs, &place, &options)?;
+        return Ok(None);
     }
-    let is_labelled = kind == "mqueue" && making.label.is_some();
-    if options.recursive.is_none()
+    let label = making.label.as_deref().filter(|_| kind == "mqueue");
+    let is_finished = options.recursive.is_none()
         && options.propagation.is_none()
         && !options.copies_up
-        && !is_labelled
-    {
-        return Ok(());
-    }
-    let mounted = making.root.find(destination)?;
-    if options.copies_up {
-        if kind != "tmpfs" {
-            return Err(Refused::Because("tmpcopyup is for a tmpfs"));
+        && !is_closed_later
+        && label.is_none();
+    let stage = match is_finished {
+        true => None,
+        false => Some(Stage::set_up(making.root)?),
+    };
+    let first = stage.as_ref().map(Stage::place).transpose()?;
+    match new_filesystem(source, kind, first.as_ref().unwrap_or(&place), &options) {
+        // Of a network namespace that another user namespace owns.
+        Err(Errno::EPERM) if kind == "sysfs" && making.in_user_namespace => {
+            show_the_nodes_sysfs(&place, &options)?;
+            return Ok(None);
         }
+        done => done?,
+    }
+    let Some(stage) = stage else {
+        return Ok(None);
+    };
+    let mounted = stage.place()?;
+    if options.copies_up {
         copy_up::copy(&place, &mounted)?;
     }
-    if let Some(label) = making.label.as_deref().filter(|_| is_labelled) {
+    if let Some(label) = label {
         lsm::label_file(&path_of(&mounted), label)?;
     }
     set_recursive(&mounted, &options)?;
-    Ok(set_propagation(&mounted, &options)?)
+    attach(&mounted, &place, &options)?;
+    Ok(Some(mounted))
 }
 
 /// The directory that a tmpfs covers. What is there gives the tmpfs its mode and owner, which the
