@@ -88,31 +88,57 @@ pub fn archive(out: &Path, pause: Pause) -> Result<()> {
     let layer_digest = add(&mut blobs, layer);
     let mut manifests = Vec::new();
     for (name, entrypoint) in [(BUSYBOX, vec!["/bin/sh"]), (PAUSE, pause.entrypoint())] {
-        let config = add(&mut blobs, config(&entrypoint, &layer_digest));
-        let manifest = json!({
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": descriptor("application/vnd.oci.image.config.v1+json", &config, &blobs),
-            "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer_digest, &blobs)],
-        });
-        let manifest = add(&mut blobs, manifest.to_string().into_bytes());
-        let mut entry = descriptor(
-            "application/vnd.oci.image.manifest.v1+json",
-            &manifest,
-            &blobs,
-        );
-        entry["annotations"] = json!({ "io.containerd.image.name": name });
-        manifests.push(entry);
+        manifests.push(image(&mut blobs, name, &entrypoint, &[&layer_digest]));
     }
     write(out, &manifests, &blobs).with_context(|| format!("write {}", out.display()))
 }
 
-fn config(entrypoint: &[&str], layer: &str) -> Vec<u8> {
+/// Writes an OCI archive with one image of these layers, lowest first.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn archive_of(out: &Path, name: &str, layers: &[Vec<u8>]) -> Result<()> {
+    let mut blobs = BTreeMap::new();
+    let layers: Vec<_> = layers
+        .iter()
+        .map(|layer| add(&mut blobs, layer.clone()))
+        .collect();
+    let names: Vec<_> = layers.iter().map(String::as_str).collect();
+    let image = image(&mut blobs, name, &["/bin/sh"], &names);
+    write(out, &[image], &blobs).with_context(|| format!("write {}", out.display()))
+}
+
+/// Adds an image, and describes it for the index.
+fn image(
+    blobs: &mut BTreeMap<String, Vec<u8>>,
+    name: &str,
+    entrypoint: &[&str],
+    layers: &[&str],
+) -> serde_json::Value {
+    let config = add(blobs, config(entrypoint, layers));
+    let described: Vec<_> = layers
+        .iter()
+        .map(|layer| descriptor("application/vnd.oci.image.layer.v1.tar", layer, blobs))
+        .collect();
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": descriptor("application/vnd.oci.image.config.v1+json", &config, blobs),
+        "layers": described,
+    });
+    let manifest = add(blobs, manifest.to_string().into_bytes());
+    let media_type = "application/vnd.oci.image.manifest.v1+json";
+    let mut entry = descriptor(media_type, &manifest, blobs);
+    entry["annotations"] = json!({ "io.containerd.image.name": name });
+    entry
+}
+
+fn config(entrypoint: &[&str], layers: &[&str]) -> Vec<u8> {
     json!({
         "architecture": match env::consts::ARCH { "x86_64" => "amd64", "aarch64" => "arm64", other => other },
         "os": "linux",
         "config": { "Env": ["PATH=/bin"], "Entrypoint": entrypoint },
-        "rootfs": { "type": "layers", "diff_ids": [layer] },
+        "rootfs": { "type": "layers", "diff_ids": layers },
     })
     .to_string()
     .into_bytes()

@@ -63,6 +63,7 @@ mod inspect;
 mod io;
 mod kill;
 mod killed_at_any_moment;
+mod layers;
 mod like_its_peers;
 mod limits;
 mod links;

@@ -143,6 +143,16 @@ impl Observer for Printer {
             } => {
                 self.about(container, format_args!("exited with status {code}"));
             }
+            Notice::Readiness { container, reason } => match reason {
+                None => self.about(container, format_args!("is ready")),
+                Some(reason) => self.about(container, format_args!("is not ready: {reason}")),
+            },
+            Notice::Unwell { container, reason } => {
+                self.about(container, format_args!("is stopped: {reason}"));
+            }
+            Notice::HookFailed { container, reason } => {
+                self.about(container, format_args!("its preStop hook failed: {reason}"));
+            }
             Notice::Restarting { container, after } => {
                 self.about(
                     container,

@@ -81,11 +81,12 @@ pub(crate) fn read(file: &Path) -> Result<Pod> {
     };
     let text = text.with_context(|| format!("cannot read the manifest {}", file.display()))?;
     let uid = fs::read_to_string("/proc/sys/kernel/random/uuid").context("cannot make a uid")?;
-    Ok(manifest::parse(
-        &file.display().to_string(),
-        &text,
-        uid.trim(),
-    )?)
+    let name = file.display().to_string();
+    let pod = manifest::parse(&name, &text, uid.trim())?;
+    for word in &pod.left_aside {
+        say(format_args!("{name}: {word}"));
+    }
+    Ok(pod)
 }
 
 fn engine(paths: &Paths, args: &Args, verbose: u8) -> Result<Engine> {

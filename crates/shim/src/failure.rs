@@ -1,4 +1,5 @@
 //! Why a request was not done.
+use husk_request::Malformed;
 use husk_sandbox::zygote::{JobError, JobErrorKind};
 
 /// A request that was not done: what kind of reason, and the reason in words.
@@ -64,6 +65,12 @@ impl Failure {
             kind,
             message: message.into(),
         }
+    }
+}
+
+impl From<Malformed> for Failure {
+    fn from(malformed: Malformed) -> Self {
+        Self::invalid(malformed.0)
     }
 }
 

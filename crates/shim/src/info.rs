@@ -11,7 +11,7 @@ use oci_spec::runtime::{
     MountExtensions, Seccomp, Selinux,
 };
 
-use crate::bootstrap;
+use husk_request::bootstrap;
 
 /// The name of the runtime, as containerd's configuration spells it.
 const NAME: &str = "io.containerd.husk.v2";
@@ -33,7 +33,7 @@ pub(crate) fn print_version() -> Result<()> {
 /// # Errors
 /// stdin holds something else than options.
 pub(crate) fn print() -> Result<()> {
-    let options = bootstrap::legacy_options(&bootstrap::read_stdin()?)?;
+    let options = bootstrap::legacy_options(&bootstrap::read_stdin().context("read stdin")?)?;
     let info = runtime_info(options)?.write_to_bytes()?;
     let mut stdout = std::io::stdout();
     stdout.write_all(&info).context("write the runtime info")?;

@@ -5,11 +5,9 @@
 //! `-info` and `-v` describe it.
 #![forbid(unsafe_code)]
 
-mod bootstrap;
 mod cleanup;
 mod connections;
 mod context;
-mod cri;
 mod daemon;
 mod delete;
 mod failure;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 
-use crate::cri::{Dns, SandboxConfig};
+use husk_request::cri::{Dns, SandboxConfig};
 
 /// The name of the directory that they are in.
 pub(crate) const DIR: &str = "files";

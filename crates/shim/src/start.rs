@@ -4,6 +4,7 @@ use std::os::unix::net::UnixListener;
 
 use anyhow::{Context as _, Result};
 use containerd_shim::{Flags, StartOpts};
+use husk_request::bootstrap;
 use husk_sandbox::daemon::{Side, fork, own_cores};
 use husk_sandbox::process::{Pidfd, start_time};
 use husk_sandbox::reexec::ReadOnlyProgram;
@@ -13,7 +14,7 @@ use serde::Serialize;
 
 use crate::socket::{self, Bound};
 use crate::store::{self, Store};
-use crate::{bootstrap, daemon, delete, group, handler, placement};
+use crate::{daemon, delete, group, handler, placement};
 
 /// The version of the task API that containerd 2.0 and newer speak (contract 3 and 4).
 const API_VERSION: u32 = 3;
@@ -38,7 +39,7 @@ pub(crate) fn run(flags: &Flags) -> Result<()> {
     store::check_id(&flags.id).context("the flag -id")?;
     let bundle = std::env::current_dir()
         .context("the working directory must be the bundle, but cannot be entered")?;
-    let opts = bootstrap::start_opts(flags, &bootstrap::read_stdin()?)?;
+    let opts = bootstrap::start_opts(flags, &bootstrap::read_stdin().context("read stdin")?)?;
     let pod = match group::of_bundle(&bundle)? {
         Some(group) => {
             store::check_id(&group).context("the annotation that names the pod")?;

@@ -52,17 +52,16 @@ fn a_missing_host_path(node: &Node) {
 fn an_unsupported_field(node: &Node) {
     let said = refused(
         node,
-        "  nodeName: here\n  containers: [{name: a, image: ROOTFS, command: ['true'], \
-         livenessProbe: {httpGet: {port: 80}}}]\n",
+        "  activeDeadlineSeconds: 5\n  containers: [{name: a, image: ROOTFS, command: ['true'], \
+         comand: x, livenessProbe: {grpc: {port: 80}}}]\n",
     );
-    assert!(
-        said.contains("spec.nodeName: not supported by husk run"),
-        "{said}"
-    );
-    assert!(
-        said.contains("spec.containers[0].livenessProbe: not supported"),
-        "{said}"
-    );
+    for part in [
+        "spec.activeDeadlineSeconds: not supported by husk run",
+        "spec.containers[0].comand: no such field in a Pod (v1); is `command` meant?",
+        "spec.containers[0].livenessProbe.grpc: not supported",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
 }
 
 fn a_name_twice(node: &Node) {

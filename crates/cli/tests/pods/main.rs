@@ -14,6 +14,7 @@ mod containers;
 mod detached;
 mod examples;
 mod failures;
+mod health;
 mod limits;
 mod namespaces;
 mod node;

@@ -1,31 +1,29 @@
 //! What a tar entry says about a file besides what is in it.
 use std::ffi::OsStr;
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt as _;
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
-use nix::sys::stat::{FchmodatFlags, Mode, UtimensatFlags, fchmodat, utimensat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchownat};
-use tar::Entry;
 
-use super::place::{Place, Refused};
+use super::archive::Entry;
+use super::place::{Place, Refused, is};
 
 /// Owner, extended attributes, mode and times, in this order: a change of owner clears the others.
-/// Gives the modification time.
-pub(super) fn set_attributes(
-    place: &Place,
-    entry: &mut Entry<'_, impl Read>,
-) -> Result<TimeSpec, Refused> {
-    let too_large = |_| Refused::Because("an owner that is no 32-bit id");
-    let uid = u32::try_from(entry.header().uid()?).map_err(too_large)?;
-    let gid = u32::try_from(entry.header().gid()?).map_err(too_large)?;
-    let mode = Mode::from_bits_truncate(entry.header().mode()? & 0o7777);
-    let symlink = entry.header().entry_type().is_symlink();
-    let mut mtime = TimeSpec::new(i64::try_from(entry.header().mtime()?).unwrap_or(0), 0);
+/// Gives the modification time. What is there has them even if the entry is a hard link to it.
+pub(super) fn set_attributes(place: &Place, entry: &Entry) -> Result<TimeSpec, Refused> {
+    let id = |id: i64| {
+        u32::try_from(id)
+            .ok()
+            // To chown(2) it means "as it is".
+            .filter(|id| *id != u32::MAX)
+            .ok_or(Refused::Because("an owner that is no 32-bit id"))
+    };
+    let (owner, group) = (Uid::from_raw(id(entry.uid)?), Gid::from_raw(id(entry.gid)?));
+    let mtime = bounded(entry.mtime);
     let name = place.name.as_os_str();
-    let (owner, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
     fchownat(
         &place.parent,
         name,
@@ -33,17 +31,12 @@ pub(super) fn set_attributes(
         Some(group),
         AtFlags::AT_SYMLINK_NOFOLLOW,
     )?;
-    if let Some(extensions) = entry.pax_extensions()? {
-        for extension in extensions {
-            let extension = extension?;
-            if extension.key_bytes() == b"mtime" {
-                mtime = parse_time(extension.value_bytes()).unwrap_or(mtime);
-            } else if let Some(key) = extension.key_bytes().strip_prefix(b"SCHILY.xattr.") {
-                set_xattr(place, OsStr::from_bytes(key), extension.value_bytes())?;
-            }
-        }
+    for (key, value) in &entry.xattrs {
+        set_xattr(place, OsStr::from_bytes(key), value)?;
     }
-    if !symlink {
+    let there = place.stat()?;
+    if !there.is_some_and(|there| is(&there, SFlag::S_IFLNK)) {
+        let mode = Mode::from_bits_truncate(entry.mode.into());
         fchmodat(&place.parent, name, mode, FchmodatFlags::FollowSymlink)?;
     }
     utimensat(
@@ -56,10 +49,22 @@ pub(super) fn set_attributes(
     Ok(mtime)
 }
 
+/// A time that 64 bits of nanoseconds since 1970 can hold; any other becomes 1970, as containerd
+/// has it.
+fn bounded((seconds, nanoseconds): (i64, i64)) -> TimeSpec {
+    let all = seconds
+        .checked_mul(1_000_000_000)
+        .and_then(|all| all.checked_add(nanoseconds));
+    match all {
+        Some(0..) => TimeSpec::new(seconds, nanoseconds),
+        _ => TimeSpec::new(0, 0),
+    }
+}
+
 fn set_xattr(place: &Place, key: &OsStr, value: &[u8]) -> Result<(), Refused> {
     let bytes = key.as_bytes();
-    if bytes.starts_with(b"trusted.overlay.") || bytes.starts_with(b"user.overlay.") {
-        // These steer overlayfs, and are never a file's own.
+    if bytes.starts_with(b"trusted.") || bytes.starts_with(b"user.overlay.") {
+        // What only the node's root may say, and what steers overlayfs, is never a file's own.
         return Ok(());
     }
     let Err(error) = xattr::set(place.path(), key, value) else {
@@ -80,22 +85,4 @@ fn set_xattr(place: &Place, key: &OsStr, value: &[u8]) -> Result<(), Refused> {
         key.display()
     );
     Ok(())
-}
-
-/// A time of a pax header: seconds with a fraction.
-fn parse_time(text: &[u8]) -> Option<TimeSpec> {
-    let text = std::str::from_utf8(text).ok()?;
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let digits: String = fraction
-        .chars()
-        .chain("000000000".chars())
-        .take(9)
-        .collect();
-    let seconds: i64 = seconds.parse().ok()?;
-    let nanoseconds: i64 = digits.parse().ok()?;
-    Some(if text.starts_with('-') && nanoseconds > 0 {
-        TimeSpec::new(seconds - 1, 1_000_000_000 - nanoseconds)
-    } else {
-        TimeSpec::new(seconds, nanoseconds)
-    })
 }

@@ -1,15 +1,19 @@
 //! OCI image layouts, in a directory or in a tar file; see the OCI image specification,
 //! `image-layout.md`.
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read, Seek as _, SeekFrom};
+use std::io::{self, BufReader, Read, Seek as _, SeekFrom};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::{Descriptor, ImageIndex};
 
+use super::archive::{Kind, Reader};
 use super::blobs::{Blobs, read_document};
 use super::error::Doing as _;
 use super::manifest::{self, Manifest};
+use super::place::inside;
 use super::{ImageError, Source};
 
 /// The annotations that name an image of a layout: the specification's, and the full reference
@@ -171,13 +175,13 @@ impl Files {
         }
         file.rewind().doing(doing)?;
         let mut files = BTreeMap::new();
-        for entry in tar::Archive::new(file).entries_with_seek().doing(doing)? {
-            let entry = entry.doing(doing)?;
-            if entry.header().entry_type().is_file() {
-                let name = entry.path().doing(doing)?;
-                let name = name.strip_prefix(".").unwrap_or(&name).to_owned();
-                files.insert(name, (entry.raw_file_position(), entry.size()));
+        let mut archive = Reader::new(BufReader::new(file));
+        while let Some(entry) = archive.next().doing(doing)? {
+            if entry.kind == Kind::File && !entry.has_holes() {
+                let name = inside(Path::new(OsStr::from_bytes(&entry.path)));
+                files.insert(name, (archive.position(), entry.size));
             }
+            archive.seek_over_data().doing(doing)?;
         }
         Ok(Self::Archive {
             path: path.to_owned(),

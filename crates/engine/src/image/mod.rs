@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+mod archive;
 mod attributes;
 mod blobs;
 mod credentials;
@@ -32,6 +33,7 @@ mod user;
 pub use error::ImageError;
 pub use source::Source;
 pub use store::Store;
+pub use unpack::unpack;
 
 /// An image that is in the store, ready to be mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +62,9 @@ pub enum Content {
 pub struct Layer {
     /// The digest of the uncompressed tar, `sha256:…`.
     pub diff_id: String,
+    /// The digest that stands for it and every layer below, `sha256:…`: what it is unpacked to
+    /// depends on them (OCI image specification, `config.md`, ChainID).
+    pub chain_id: String,
     /// The layer as it was downloaded, verified.
     pub blob: PathBuf,
 }

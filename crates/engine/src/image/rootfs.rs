@@ -67,17 +67,13 @@ fn union(store: &Store, image: &Image, dir: &Path) -> Result<Rootfs, String> {
     })
 }
 
-/// The directories of the layers, topmost first, each once: overlayfs refuses one named twice, and
-/// what a layer does lower down is undone by its being on top.
+/// The directories of the layers, topmost first.
 fn lower_layers(store: &Store, layers: &[Layer]) -> io::Result<Vec<PathBuf>> {
-    let mut lower = Vec::new();
-    for layer in layers.iter().rev() {
-        let path = store.short(layer)?;
-        if !lower.contains(&path) {
-            lower.push(path);
-        }
-    }
-    Ok(lower)
+    layers
+        .iter()
+        .rev()
+        .map(|layer| store.short(layer))
+        .collect()
 }
 
 fn overlay(lower: &[PathBuf], dir: &Path) -> io::Result<RootfsMount> {
@@ -181,7 +177,7 @@ fn copy(image: &Image, dir: &Path) -> Result<Rootfs, ImageError> {
         Content::Layers(layers) => {
             make_root(&root).doing(doing)?;
             for layer in layers {
-                unpack_blob(layer, &root, Marks::Apply)?;
+                unpack_blob(layer, &root, &[], Marks::Apply)?;
             }
         }
         Content::Folder(folder) => copy_folder(folder, &root).doing(doing)?,

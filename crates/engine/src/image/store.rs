@@ -160,12 +160,12 @@ impl Store {
     pub(super) fn layer(&self, layer: &Layer) -> PathBuf {
         self.dir
             .join("layers")
-            .join(layer.diff_id.trim_start_matches("sha256:"))
+            .join(layer.chain_id.trim_start_matches("sha256:"))
     }
 
     /// A short name for an unpacked layer, as the kernel takes one page of mount options.
     pub(super) fn short(&self, layer: &Layer) -> io::Result<PathBuf> {
-        let hex = layer.diff_id.trim_start_matches("sha256:");
+        let hex = layer.chain_id.trim_start_matches("sha256:");
         let target = Path::new("../layers").join(hex);
         for length in (6..=hex.len()).step_by(2) {
             let link = self.dir.join("l").join(hex.get(..length).unwrap_or(hex));
@@ -249,7 +249,7 @@ impl Store {
                 ),
             ));
         }
-        let mut layers = Vec::new();
+        let mut layers: Vec<Layer> = Vec::new();
         for (diff_id, descriptor) in diff_ids.iter().zip(manifest.layers()) {
             if blobs::hex(diff_id).is_none() {
                 return Err(broken(
@@ -261,8 +261,13 @@ impl Store {
             if !blob.exists() {
                 return Ok(None);
             }
+            let chain_id = match layers.last() {
+                None => diff_id.clone(),
+                Some(below) => blobs::digest(format!("{} {diff_id}", below.chain_id).as_bytes()),
+            };
             layers.push(Layer {
                 diff_id: diff_id.clone(),
+                chain_id,
                 blob,
             });
         }
@@ -283,8 +288,10 @@ impl Store {
             // Without overlayfs each container gets a copy, made from the blobs.
             return Ok(());
         }
+        let mut lower: Vec<PathBuf> = Vec::new();
         for layer in layers {
             let to = self.layer(layer);
+            lower.insert(0, to.clone());
             if to.exists() {
                 continue;
             }
@@ -292,7 +299,8 @@ impl Store {
                 layer: &layer.diff_id,
             });
             let (tmp, layer) = (self.blobs.tmp.clone(), layer.clone());
-            blocking(move || unpack_layer(&tmp, &layer, &to)).await?;
+            let below = lower.get(1..).unwrap_or_default().to_owned();
+            blocking(move || unpack_layer(&tmp, &layer, &below, &to)).await?;
         }
         Ok(())
     }
@@ -372,13 +380,13 @@ fn folder(source: &Source, path: &Path) -> Result<Image, ImageError> {
     })
 }
 
-fn unpack_layer(tmp: &Path, layer: &Layer, to: &Path) -> Result<(), ImageError> {
+fn unpack_layer(tmp: &Path, layer: &Layer, lower: &[PathBuf], to: &Path) -> Result<(), ImageError> {
     let fresh = tempfile::Builder::new()
         .tempdir_in(tmp)
         .doing(|| format!("making a directory in {}", tmp.display()))?;
     let root = fresh.path().join("root");
     rootfs::make_root(&root).doing(|| format!("making {}", root.display()))?;
-    unpack_blob(layer, &root, Marks::Keep)?;
+    unpack_blob(layer, &root, lower, Marks::Keep)?;
     match fs::rename(&root, to) {
         // Another process was as quick, and what it has is the same.
         Err(_) if to.is_dir() => Ok(()),

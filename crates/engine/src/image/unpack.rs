@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek as _, SeekFrom};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -13,13 +14,13 @@ use nix::sys::stat::{Mode, SFlag, UtimensatFlags, makedev, mkdirat, mknodat, uti
 use nix::sys::time::TimeSpec;
 use nix::unistd::{linkat, symlinkat};
 use sha2::{Digest as _, Sha256};
-use tar::{Entry, EntryType};
 
+use super::archive::{Entry, Kind, Reader};
 use super::attributes::set_attributes;
 use super::decompress::decompressed;
 use super::error::Doing as _;
 use super::place::{Place, Refused, Tree, inside, is, is_whiteout};
-use super::{ImageError, Layer, blobs};
+use super::{ImageError, Layer, blobs, rootfs};
 
 /// What becomes of the marks by which a layer deletes what is below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,39 +37,18 @@ const WHITEOUT: &[u8] = b".wh.";
 /// The name that marks a directory whose lower content is hidden.
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
-/// Unpacks a layer's blob into `root` and verifies its diff id.
-pub(super) fn unpack_blob(layer: &Layer, root: &Path, marks: Marks) -> Result<(), ImageError> {
+/// Unpacks a layer's blob into `root` and verifies its diff id. `lower` are the layers below,
+/// topmost first, as they were unpacked: a directory that this layer holds things in but does not
+/// list is as it is there.
+pub(super) fn unpack_blob(
+    layer: &Layer,
+    root: &Path,
+    lower: &[PathBuf],
+    marks: Marks,
+) -> Result<(), ImageError> {
     let doing = || format!("layer {}: reading {}", layer.diff_id, layer.blob.display());
     let file = BufReader::new(File::open(&layer.blob).doing(doing)?);
-    let mut tar = Hashing {
-        inner: decompressed(file).doing(doing)?,
-        hash: Sha256::new(),
-    };
-    let tree = Tree::open(root).doing(|| format!("opening {}", root.display()))?;
-    let mut unpacker = Unpacker {
-        tree,
-        marks,
-        made: BTreeSet::new(),
-        times: Vec::new(),
-    };
-    let mut archive = tar::Archive::new(&mut tar);
-    for entry in archive.entries().doing(doing)? {
-        let mut entry = entry.doing(doing)?;
-        let name = entry.path_bytes().into_owned();
-        unpacker
-            .entry(Path::new(OsStr::from_bytes(&name)), &mut entry)
-            .map_err(|refused| ImageError::Entry {
-                layer: layer.diff_id.clone(),
-                entry: String::from_utf8_lossy(&name).into_owned(),
-                reason: refused.to_string(),
-            })?;
-    }
-    unpacker
-        .set_times()
-        .doing(|| format!("layer {}: setting times", layer.diff_id))?;
-    // The digest covers the padding after the last entry.
-    io::copy(&mut tar, &mut io::sink()).doing(doing)?;
-    let got = blobs::shown(tar.hash);
+    let got = unpack_stream(&layer.diff_id, file, root, lower, marks, doing)?;
     if got == layer.diff_id {
         return Ok(());
     }
@@ -77,6 +57,64 @@ pub(super) fn unpack_blob(layer: &Layer, root: &Path, marks: Marks) -> Result<()
         part: format!("layer {}", layer.diff_id),
         reason: format!("unpacked it has the digest {got}; the image was built wrong"),
     })
+}
+
+/// Unpacks one layer, compressed or not, into the directory `root`, which is made if it is missing,
+/// and answers its diff id, `sha256:…`. Marks of deletion become those of overlayfs.
+///
+/// Whatever the layer holds, nothing outside of `root` is touched.
+///
+/// # Errors
+/// [`ImageError::Entry`] for an entry that must not be unpacked or cannot be, [`ImageError::Io`] for
+/// what is no tar archive, and when the system refuses.
+pub fn unpack(blob: impl BufRead, root: &Path) -> Result<String, ImageError> {
+    rootfs::make_root(root).doing(|| format!("making {}", root.display()))?;
+    let doing = || format!("unpacking a layer into {}", root.display());
+    unpack_stream("to be unpacked", blob, root, &[], Marks::Keep, doing)
+}
+
+/// Answers the digest of what was unpacked.
+fn unpack_stream(
+    layer: &str,
+    blob: impl BufRead,
+    root: &Path,
+    lower: &[PathBuf],
+    marks: Marks,
+    doing: impl Fn() -> String,
+) -> Result<String, ImageError> {
+    let mut tar = Hashing {
+        inner: decompressed(blob).doing(&doing)?,
+        hash: Sha256::new(),
+    };
+    let open = |path: &Path| Tree::open(path).doing(|| format!("opening {}", path.display()));
+    let mut unpacker = Unpacker {
+        tree: open(root)?,
+        lower: lower
+            .iter()
+            .map(|path| open(path))
+            .collect::<Result<_, _>>()?,
+        marks,
+        made: BTreeSet::new(),
+        times: Vec::new(),
+    };
+    let mut archive = Reader::new(&mut tar);
+    while let Some(entry) = archive.next().doing(&doing)? {
+        unpacker
+            .entry(&entry, &mut archive)
+            .map_err(|refused| ImageError::Entry {
+                layer: layer.to_owned(),
+                entry: String::from_utf8_lossy(&entry.path).into_owned(),
+                reason: refused.to_string(),
+            })?;
+    }
+    unpacker.set_times().map_err(|refused| ImageError::Entry {
+        layer: layer.to_owned(),
+        entry: "the times of directories".to_owned(),
+        reason: refused.to_string(),
+    })?;
+    // The digest covers the padding after the last entry.
+    io::copy(&mut tar, &mut io::sink()).doing(&doing)?;
+    Ok(blobs::shown(tar.hash))
 }
 
 struct Hashing<R> {
@@ -95,29 +133,30 @@ impl<R: Read> Read for Hashing<R> {
 /// Makes the entries of one layer.
 struct Unpacker {
     tree: Tree,
+    /// The layers below, topmost first; none where the tree holds them already.
+    lower: Vec<Tree>,
     marks: Marks,
     /// What this layer holds so far: its marks delete what is below it, never what is in it.
     made: BTreeSet<PathBuf>,
-    /// Modification times of directories; set last, as making an entry changes its directory's.
+    /// Modification times of directories by what the layer calls them; set last, as making an entry
+    /// changes its directory's.
     times: Vec<(PathBuf, TimeSpec)>,
 }
 
 impl Unpacker {
-    fn entry(&mut self, path: &Path, entry: &mut Entry<'_, impl Read>) -> Result<(), Refused> {
-        if entry.header().entry_type().is_pax_global_extensions() {
-            return Ok(());
-        }
-        let path = inside(path)?;
+    fn entry(&mut self, entry: &Entry, data: &mut Reader<impl Read>) -> Result<(), Refused> {
+        let path = inside(Path::new(OsStr::from_bytes(&entry.path)));
         let Some(name) = path.file_name() else {
-            return self.root_itself(entry);
+            // What the root is like, containerd does not take from a layer.
+            return Ok(());
         };
-        let directory = path.parent().unwrap_or(Path::new(""));
+        let (parent, directory) = self.directory(path.parent().unwrap_or(Path::new("")))?;
         let place = Place {
-            parent: self.tree.directory(directory)?,
+            parent,
             name: name.to_owned(),
         };
         match name.as_bytes().strip_prefix(WHITEOUT) {
-            Some(_) if name.as_bytes() == OPAQUE => self.opaque(&place, directory),
+            Some(_) if name.as_bytes() == OPAQUE => self.opaque(&place, &directory),
             // What aufs keeps for itself, such as `.wh..wh.plnk`.
             Some(hidden) if hidden.starts_with(WHITEOUT) => Ok(()),
             Some(b"" | b"." | b"..") => Err(Refused::Because(
@@ -131,74 +170,127 @@ impl Unpacker {
                 };
                 self.whiteout(&place, &directory.join(name))
             }
-            None => self.file(&place, path, entry),
+            None => {
+                let is_dir = entry.kind == Kind::Directory;
+                let mtime = self.file(&place, directory.join(name), entry, data)?;
+                if let Some(mtime) = mtime.filter(|_| is_dir) {
+                    self.times.push((path, mtime));
+                }
+                Ok(())
+            }
         }
     }
 
-    /// An entry that is no mark.
+    /// A directory of the layer, and its path with no link in it. If the layer did not list it, it
+    /// is made, and made as it is in the layers below.
+    fn directory(&self, path: &Path) -> Result<(OwnedFd, PathBuf), Refused> {
+        let path = self.tree.resolve(path)?;
+        let mut done = PathBuf::new();
+        let mut found = self.tree.find(&done)?;
+        for name in path.components() {
+            let place = Place {
+                parent: found,
+                name: name.as_os_str().to_owned(),
+            };
+            done.push(name);
+            let there = place.stat()?;
+            if !there.is_some_and(|stat| is(&stat, SFlag::S_IFDIR)) {
+                place.missing_directory(there.as_ref())?;
+                self.like_below(&place, &done)?;
+            }
+            found = place.open()?;
+        }
+        Ok((found, path))
+    }
+
+    /// Gives a directory that was just made what it has in the topmost layer that has it.
+    fn like_below(&self, place: &Place, path: &Path) -> Result<(), Refused> {
+        let mut lower = self.lower.iter().map(|tree| tree.find_any(path));
+        match lower.find(|found| !matches!(found, Err(Errno::ENOENT | Errno::ENOTDIR))) {
+            Some(below) => Ok(place.become_like(&below?)?),
+            None => Ok(()),
+        }
+    }
+
+    /// An entry that is no mark. Gives the modification time of what was made.
     fn file(
         &mut self,
         place: &Place,
         path: PathBuf,
-        entry: &mut Entry<'_, impl Read>,
-    ) -> Result<(), Refused> {
-        let kind = entry.header().entry_type();
+        entry: &Entry,
+        data: &mut Reader<impl Read>,
+    ) -> Result<Option<TimeSpec>, Refused> {
+        let is_dir = entry.kind == Kind::Directory;
         let was_hidden = match place.stat()? {
-            Some(there) if kind.is_dir() && is(&there, SFlag::S_IFDIR) => false,
+            Some(there) if is_dir && is(&there, SFlag::S_IFDIR) => false,
             Some(there) => {
                 place.remove(&there)?;
                 is_whiteout(&there)
             }
             None => false,
         };
-        self.create(place, entry)?;
-        if kind.is_dir() && was_hidden {
+        if entry.kind == Kind::GlobalHeader {
+            // It has a name as any entry, and makes nothing there.
+            return Ok(None);
+        }
+        self.create(place, entry, data)?;
+        if is_dir && was_hidden {
             // The mark said that nothing of a lower layer shows here; that stays true.
             place.make_opaque()?;
         }
-        // A hard link has the attributes of what it links to.
-        if !kind.is_hard_link() {
-            let mtime = set_attributes(place, entry)?;
-            if kind.is_dir() {
-                self.times.push((path.clone(), mtime));
-            }
-        }
+        let mtime = set_attributes(place, entry)?;
         self.made.insert(path);
-        Ok(())
+        Ok(Some(mtime))
     }
 
     /// Makes what an entry is, with no attributes yet.
-    fn create(&self, place: &Place, entry: &mut Entry<'_, impl Read>) -> Result<(), Refused> {
+    fn create(
+        &self,
+        place: &Place,
+        entry: &Entry,
+        data: &mut Reader<impl Read>,
+    ) -> Result<(), Refused> {
         let (parent, name) = (&place.parent, place.name.as_os_str());
         let private = Mode::S_IRUSR | Mode::S_IWUSR;
-        match entry.header().entry_type() {
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-                let mut file = File::from(openat(parent, name, flags, private)?);
-                if io::copy(entry, &mut file)? != entry.size() {
-                    return Err(Refused::Because("the layer ends in the middle of it"));
-                }
+        let link = || {
+            if entry.link.is_empty() {
+                return Err(Refused::Because("a link to nothing"));
             }
-            EntryType::Directory => match mkdirat(parent, name, Mode::S_IRWXU) {
+            Ok(Path::new(OsStr::from_bytes(&entry.link)))
+        };
+        match entry.kind {
+            Kind::File => {
+                let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+                write(
+                    File::from(openat(parent, name, flags, private)?),
+                    entry,
+                    data,
+                )?;
+            }
+            Kind::Directory => match mkdirat(parent, name, Mode::S_IRWXU) {
                 Ok(()) | Err(Errno::EEXIST) => {}
                 Err(error) => return Err(error.into()),
             },
-            EntryType::Symlink => symlinkat(link_name(entry)?.as_os_str(), parent, name)?,
-            EntryType::Link => self.hard_link(place, &link_name(entry)?)?,
-            EntryType::Fifo => mknodat(parent, name, SFlag::S_IFIFO, private, 0)?,
-            EntryType::Char => device(place, entry, SFlag::S_IFCHR)?,
-            EntryType::Block => device(place, entry, SFlag::S_IFBLK)?,
-            _ => return Err(Refused::Because("this kind of tar entry is not supported")),
+            Kind::Symlink => symlinkat(link()?, parent, name)?,
+            Kind::HardLink => self.hard_link(place, link()?)?,
+            Kind::Fifo => mknodat(parent, name, SFlag::S_IFIFO, private, 0)?,
+            Kind::CharDevice => device(place, entry, SFlag::S_IFCHR)?,
+            Kind::BlockDevice => device(place, entry, SFlag::S_IFBLK)?,
+            Kind::GlobalHeader => {}
+            Kind::Other(_) => {
+                return Err(Refused::Because("this kind of tar entry is not supported"));
+            }
         }
         Ok(())
     }
 
     fn hard_link(&self, place: &Place, target: &Path) -> Result<(), Refused> {
-        let target = inside(target)?;
         let name = target
             .file_name()
             .ok_or(Refused::Because("a hard link to the root"))?;
-        let parent = self.tree.find(target.parent().unwrap_or(Path::new("")))?;
+        let parent = self
+            .tree
+            .find(&inside(target.parent().unwrap_or(Path::new(""))))?;
         let there = Place {
             parent,
             name: name.to_owned(),
@@ -292,39 +384,48 @@ impl Unpacker {
         Ok(())
     }
 
-    /// The entry `./` says what the root directory itself is like.
-    fn root_itself(&mut self, entry: &mut Entry<'_, impl Read>) -> Result<(), Refused> {
-        if !entry.header().entry_type().is_dir() {
-            return Err(Refused::Because("the root is not a directory"));
-        }
-        let place = Place {
-            parent: self.tree.find(Path::new(""))?,
-            name: ".".into(),
-        };
-        let mtime = set_attributes(&place, entry)?;
-        self.times.push((PathBuf::new(), mtime));
-        Ok(())
-    }
-
-    /// Sets what had to wait until every entry was there.
-    fn set_times(&self) -> io::Result<()> {
+    /// Sets what had to wait until every entry was there: on whatever is there then, as containerd
+    /// has it.
+    fn set_times(&self) -> Result<(), Refused> {
         for (path, mtime) in &self.times {
-            // A later entry of the same layer may have replaced the directory.
-            let Ok(parent) = self.tree.find(path) else {
+            let path = self.tree.resolve(path)?;
+            let Some(name) = path.file_name() else {
                 continue;
             };
-            utimensat(&parent, ".", mtime, mtime, UtimensatFlags::NoFollowSymlink)?;
+            let found = self.tree.find(path.parent().unwrap_or(Path::new("")));
+            let set = found.and_then(|parent| {
+                let nofollow = UtimensatFlags::NoFollowSymlink;
+                utimensat(&parent, name, mtime, mtime, nofollow)
+            });
+            match set {
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(errno.into()),
+            }
         }
         Ok(())
     }
 }
 
-fn device(place: &Place, entry: &Entry<'_, impl Read>, kind: SFlag) -> Result<(), Refused> {
-    let header = entry.header();
-    let (major, minor) = (
-        header.device_major()?.unwrap_or(0),
-        header.device_minor()?.unwrap_or(0),
-    );
+/// Writes the data of a file; where it has holes, nothing.
+fn write(mut file: File, entry: &Entry, data: &mut Reader<impl Read>) -> Result<(), Refused> {
+    let copied = data.data(entry, |offset, data| {
+        file.seek(SeekFrom::Start(offset))?;
+        io::copy(data, &mut file)
+    });
+    match copied {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            return Err(Refused::Because("the layer ends in the middle of it"));
+        }
+        copied => copied?,
+    }
+    Ok(file.set_len(entry.size)?)
+}
+
+fn device(place: &Place, entry: &Entry, kind: SFlag) -> Result<(), Refused> {
+    let number = |number: i64| {
+        u32::try_from(number).map_err(|_| Refused::Because("a device number that is none"))
+    };
+    let (major, minor) = (number(entry.device.0)?, number(entry.device.1)?);
     if kind == SFlag::S_IFCHR && (major, minor) == (0, 0) {
         return Err(Refused::Because(
             "device 0:0 is overlayfs' mark for a deleted file",
@@ -338,11 +439,4 @@ fn device(place: &Place, entry: &Entry<'_, impl Read>, kind: SFlag) -> Result<()
         Mode::S_IRUSR,
         device,
     )?)
-}
-
-fn link_name(entry: &Entry<'_, impl Read>) -> Result<PathBuf, Refused> {
-    let name = entry
-        .link_name_bytes()
-        .ok_or(Refused::Because("a link to nothing"))?;
-    Ok(PathBuf::from(OsStr::from_bytes(&name)))
 }

@@ -1,5 +1,6 @@
 //! A Pod as the engine runs it: typed, with nothing left to parse.
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -45,6 +46,8 @@ pub struct Pod {
     pub init_containers: Vec<Container>,
     /// Containers that run side by side.
     pub containers: Vec<Container>,
+    /// What the file says that is left aside, in words.
+    pub left_aside: Vec<String>,
 }
 
 /// A line of /etc/hosts.
@@ -92,6 +95,29 @@ pub enum Volume {
         /// What it must be.
         kind: HostPathType,
     },
+    /// Files of a ConfigMap or a Secret; they cannot be written.
+    Files {
+        /// By their paths in the volume.
+        files: BTreeMap<PathBuf, VolumeFile>,
+        /// Whether they must not be on a disk.
+        secret: bool,
+    },
+}
+
+/// A file of a volume.
+#[derive(Clone, PartialEq, Eq)]
+pub struct VolumeFile {
+    /// What it holds.
+    pub content: Vec<u8>,
+    /// The bits of chmod(2).
+    pub mode: u32,
+}
+
+/// Not what it holds: it may be secret.
+impl fmt::Debug for VolumeFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes, mode {:o}", self.content.len(), self.mode)
+    }
 }
 
 /// An empty directory.
@@ -152,6 +178,66 @@ pub struct Container {
     pub mounts: Vec<VolumeMount>,
     /// Whether it is an init container that keeps running beside the others.
     pub sidecar: bool,
+    /// Whether its input stays open; otherwise there is none.
+    pub stdin: bool,
+    /// Whether it has a terminal.
+    pub tty: bool,
+    /// Done once it has been started; if it fails, the container ends.
+    pub post_start: Option<Action>,
+    /// Done before it is asked to end.
+    pub pre_stop: Option<Action>,
+    /// While this fails, the others are not asked; when it fails for good, the container ends.
+    pub startup: Option<Probe>,
+    /// When this fails, the container ends.
+    pub liveness: Option<Probe>,
+    /// Whether the container is ready.
+    pub readiness: Option<Probe>,
+}
+
+/// What a hook does, or a probe tries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Runs a command in the container.
+    Exec(Vec<String>),
+    /// Asks for a page; a status from 200 to 399 is success.
+    Http {
+        /// Whom; the pod itself if `None`.
+        host: Option<String>,
+        /// At which port.
+        port: u16,
+        /// For what.
+        path: String,
+        /// Further headers.
+        headers: Vec<(String, String)>,
+    },
+    /// Connects.
+    Tcp {
+        /// To whom; the pod itself if `None`.
+        host: Option<String>,
+        /// To which port.
+        port: u16,
+    },
+    /// Waits.
+    Sleep(Duration),
+}
+
+/// How a container is asked whether it is well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// What is tried.
+    pub action: Action,
+    /// How long to wait before the first time.
+    pub delay: Duration,
+    /// How long between two times.
+    pub period: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// After so many failures in a row it has failed.
+    pub failures: u32,
+    /// After so many successes in a row it has succeeded.
+    pub successes: u32,
+    /// How long the container may take to end, if not as long as the pod says.
+    pub grace: Option<Duration>,
 }
 
 /// When an image is fetched.

@@ -1,6 +1,6 @@
 //! Kubernetes quantities: `500m`, `1.5`, `256Mi`, `1e3`.
 
-/// The value in thousandths, rounded up as Kubernetes rounds.
+/// The value in thousandths, rounded up as Kubernetes rounds. It is never negative.
 ///
 /// # Errors
 /// What is wrong with the text.
@@ -11,6 +11,13 @@ pub(super) fn milli(text: &str) -> Result<i64, String> {
         .unwrap_or(text.len());
     let (number, suffix) = text.split_at(end);
     let (numerator, denominator) = scale(suffix).ok_or_else(bad)?;
+    let number = match number.split_at_checked(1) {
+        Some(("-", rest)) if rest.starts_with(|c: char| c.is_ascii_digit() || c == '.') => {
+            return Err(format!("`{text}` cannot be negative"));
+        }
+        Some(("+", rest)) => rest,
+        _ => number,
+    };
     let (integer, fraction) = number.split_once('.').unwrap_or((number, ""));
     if integer.is_empty() && fraction.is_empty() || fraction.contains(['+', '-', '.']) {
         return Err(bad());
@@ -82,6 +89,15 @@ mod tests {
         assert_eq!(units("129M"), Ok(129_000_000));
         assert_eq!(units("0.5Ki"), Ok(512));
         assert_eq!(units("1m"), Ok(1));
+    }
+
+    #[test]
+    fn negative_ones_are_refused_as_such() {
+        for text in ["-1", "-0.5", "-1Gi", "-.5"] {
+            assert!(milli(text).unwrap_err().contains("negative"), "{text}");
+        }
+        assert_eq!(milli("+1"), Ok(1000));
+        assert_eq!(milli("0"), Ok(0));
     }
 
     #[test]

@@ -8,11 +8,16 @@ use k8s_openapi::api::core::v1;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::expand::expand;
+use super::objects::Objects;
 use super::pod::{
     Capabilities, Container, Dns, EmptyDir, HostAlias, HostPathType, Pod, ProcMount, Propagation,
     PullPolicy, Resources, RestartPolicy, SeccompProfile, Security, Volume, VolumeMount,
 };
 use super::{Problem, quantity};
+
+mod environment;
+mod files;
+mod probes;
 
 /// Where the kubelet, and so the engine, looks for `seccompProfile.localhostProfile`.
 const SECCOMP_PROFILES: &str = "/var/lib/kubelet/seccomp";
@@ -23,25 +28,45 @@ const LONGEST_LABEL: usize = 63;
 /// What Kubernetes gives a pod that sets no terminationGracePeriodSeconds.
 const DEFAULT_GRACE_SECONDS: i64 = 30;
 
-/// Translates a manifest whose fields are all supported.
-pub(super) fn pod(pod: v1::Pod, uid: &str) -> Result<Pod, Vec<Problem>> {
+/// Translates a manifest. What makes no sense is added to `found`, and with it there may be no pod;
+/// what is not done, and need not be, to `left_aside`.
+pub(super) fn pod(
+    pod: v1::Pod,
+    uid: &str,
+    objects: &Objects,
+    found: &mut Vec<Problem>,
+    left_aside: &mut Vec<Problem>,
+) -> Option<Pod> {
     let mut problems = Problems::default();
     let translated = Translation {
         problems: &mut problems,
+        objects,
     }
     .pod(pod, uid);
-    match translated {
-        Some(pod) if problems.0.is_empty() => Ok(pod),
-        _ => Err(problems.0),
-    }
+    // Of a field that has been taken out for one reason no other is told.
+    let told = |path: &str| found.iter().any(|problem| problem.path.starts_with(path));
+    let new: Vec<_> = problems
+        .0
+        .into_iter()
+        .filter(|it| !told(&it.path))
+        .collect();
+    found.extend(new);
+    left_aside.append(&mut problems.1);
+    translated
 }
 
+/// What stands in the way, and what is left aside.
 #[derive(Default)]
-struct Problems(Vec<Problem>);
+struct Problems(Vec<Problem>, Vec<Problem>);
 
 impl Problems {
     fn add(&mut self, path: &str, reason: impl Into<String>) {
         self.0.push(Problem::new(path, reason));
+    }
+
+    fn leave_aside(&mut self, path: &str, reason: &str) {
+        self.1
+            .push(Problem::new(path, format!("left aside: {reason}")));
     }
 
     /// The value, or its default and one problem more.
@@ -55,6 +80,7 @@ impl Problems {
 
 struct Translation<'a> {
     problems: &'a mut Problems,
+    objects: &'a Objects,
 }
 
 impl Translation<'_> {
@@ -72,7 +98,12 @@ impl Translation<'_> {
             .unwrap_or_else(|| String::from("default"));
         let labels = metadata.labels.unwrap_or_default();
         let annotations = metadata.annotations.unwrap_or_default();
-        let fields = fields(&name, &namespace, &uid, &labels, &annotations);
+        let mut fields = fields(&name, &namespace, &uid, &labels, &annotations);
+        let node = spec.node_name.filter(|node| !node.is_empty());
+        fields.insert("spec.nodeName".into(), node.unwrap_or_else(this_node));
+        let account = spec.service_account_name;
+        let account = account.unwrap_or_else(|| String::from("default"));
+        fields.insert("spec.serviceAccountName".into(), account);
 
         let security = spec.security_context.unwrap_or_default();
         let fs_group = security
@@ -127,6 +158,7 @@ impl Translation<'_> {
             volumes,
             init_containers,
             containers,
+            left_aside: Vec::new(),
             name,
             namespace,
             uid,
@@ -239,13 +271,25 @@ impl Translation<'_> {
         for (index, volume) in volumes.into_iter().enumerate() {
             let path = format!("spec.volumes[{index}]");
             self.check_name(&format!("{path}.name"), &volume.name, '-');
-            let found = match (volume.empty_dir, volume.host_path) {
-                (Some(empty), None) => self.empty_dir(&path, &empty),
-                (None, Some(host)) => self.host_path(&path, host),
+            let v1::Volume {
+                empty_dir,
+                host_path,
+                config_map,
+                secret,
+                ..
+            } = volume;
+            let found = match (empty_dir, host_path, config_map, secret) {
+                (Some(empty), None, None, None) => self.empty_dir(&path, &empty),
+                (None, Some(host), None, None) => self.host_path(&path, host),
+                (None, None, Some(map), None) => self.config_map(&path, map),
+                (None, None, None, Some(secret)) => self.secret(&path, secret),
                 _ => {
-                    self.problems
-                        .add(&path, "must have one of emptyDir and hostPath");
-                    continue;
+                    self.problems.add(
+                        &path,
+                        "must have one of emptyDir, hostPath, configMap and secret",
+                    );
+                    // Mounts of it are not to be told of too.
+                    Volume::EmptyDir(EmptyDir::Disk)
                 }
             };
             if translated.insert(volume.name, found).is_some() {
@@ -269,8 +313,10 @@ impl Translation<'_> {
             ("Memory", size) => EmptyDir::Memory { size },
             ("", None) => EmptyDir::Disk,
             ("", Some(_)) => {
-                self.problems
-                    .add(&limit, "supported by husk run only with medium: Memory");
+                self.problems.leave_aside(
+                    &limit,
+                    "only a volume in memory (medium: Memory) has a limit",
+                );
                 EmptyDir::Disk
             }
             (other, _) => {
@@ -319,7 +365,30 @@ impl Translation<'_> {
         if image.is_empty() {
             self.problems.add(&format!("{path}.image"), "missing");
         }
-        let env = self.env(path, container.env.unwrap_or_default(), fields);
+        let env = self.env(
+            path,
+            container.env_from.unwrap_or_default(),
+            container.env.unwrap_or_default(),
+            fields,
+        );
+        let ports = container.ports.unwrap_or_default();
+        let lifecycle = container.lifecycle.unwrap_or_default();
+        let post_start = self.hook(
+            &format!("{path}.lifecycle.postStart"),
+            lifecycle.post_start,
+            &ports,
+        );
+        let pre_stop = self.hook(
+            &format!("{path}.lifecycle.preStop"),
+            lifecycle.pre_stop,
+            &ports,
+        );
+        let mut probe = |field: &str, probe, successes| {
+            self.probe(&format!("{path}.{field}"), probe, &ports, successes)
+        };
+        let startup = probe("startupProbe", container.startup_probe, false);
+        let liveness = probe("livenessProbe", container.liveness_probe, false);
+        let readiness = probe("readinessProbe", container.readiness_probe, true);
         let variables: HashMap<_, _> = env.iter().cloned().collect();
         let expanded = |words: Option<Vec<String>>| {
             words
@@ -351,6 +420,13 @@ impl Translation<'_> {
             security,
             mounts,
             sidecar: self.sidecar(path, container.restart_policy.as_deref()),
+            stdin: container.stdin.unwrap_or_default(),
+            tty: container.tty.unwrap_or_default(),
+            post_start,
+            pre_stop,
+            startup,
+            liveness,
+            readiness,
             name: container.name,
             image,
         }
@@ -385,41 +461,6 @@ impl Translation<'_> {
         }
     }
 
-    fn env(
-        &mut self,
-        path: &str,
-        variables: Vec<v1::EnvVar>,
-        fields: &HashMap<String, String>,
-    ) -> Vec<(String, String)> {
-        let mut known = HashMap::new();
-        let mut env = Vec::new();
-        for (index, variable) in variables.into_iter().enumerate() {
-            let path = format!("{path}.env[{index}]");
-            if variable.name.is_empty() || variable.name.contains(['=', '\0']) {
-                self.problems
-                    .add(&format!("{path}.name"), "empty, or with `=` in it");
-            }
-            let field = variable.value_from.and_then(|from| from.field_ref);
-            let value = match field {
-                Some(field) => fields.get(&field.field_path).cloned().unwrap_or_else(|| {
-                    let path = format!("{path}.valueFrom.fieldRef.fieldPath");
-                    self.problems.add(
-                        &path,
-                        format!(
-                            "`{}`: not supported by husk run, or not set",
-                            field.field_path
-                        ),
-                    );
-                    String::new()
-                }),
-                None => expand(&variable.value.unwrap_or_default(), &known),
-            };
-            known.insert(variable.name.clone(), value.clone());
-            env.push((variable.name, value));
-        }
-        env
-    }
-
     fn resources(&mut self, path: &str, resources: v1::ResourceRequirements) -> Resources {
         let mut translated = Resources::default();
         let limits = resources.limits.unwrap_or_default();
@@ -430,19 +471,35 @@ impl Translation<'_> {
                 let value = match name.as_str() {
                     "cpu" => quantity::milli(&text),
                     "memory" => quantity::units(&text),
+                    "ephemeral-storage" => {
+                        let reason = "nobody counts what a container writes to its own files";
+                        self.problems.leave_aside(&path, reason);
+                        quantity::units(&text)
+                    }
                     _ => Err(String::from(
                         "not supported by husk run, only cpu and memory",
                     )),
                 };
                 let value = self.problems.or_default(&path, value);
                 match (list, name.as_str()) {
-                    ("limits", "cpu") => translated.cpu_limit = u64::try_from(value).ok(),
-                    ("limits", _) => translated.memory_limit = Some(value),
+                    // Zero is no limit, as for a kubelet.
+                    ("limits", "cpu") => {
+                        translated.cpu_limit = u64::try_from(value).ok().filter(|it| *it > 0);
+                    }
+                    ("limits", "memory") => {
+                        translated.memory_limit = Some(value).filter(|it| *it > 0);
+                    }
                     (_, "cpu") => translated.cpu_request = u64::try_from(value).ok(),
                     // A memory request places a pod on a node; there is one node here.
                     _ => {}
                 }
             }
+        }
+        if let (Some(limit), Some(request)) = (translated.cpu_limit, translated.cpu_request)
+            && request > limit
+        {
+            let path = format!("{path}.resources.requests.cpu");
+            self.problems.add(&path, "must not be above the limit");
         }
         translated
     }
@@ -563,7 +620,9 @@ impl Translation<'_> {
                 "must be a relative path without `..`",
             );
         }
-        let read_only = mount.read_only.unwrap_or_default();
+        // What comes from an object is the object's, as a kubelet has it.
+        let files = matches!(volumes.get(&mount.name), Some(Volume::Files { .. }));
+        let read_only = mount.read_only.unwrap_or_default() || files;
         let recursive_read_only = match mount.recursive_read_only.as_deref() {
             None | Some("Disabled") => false,
             Some("Enabled" | "IfPossible") if read_only => true,
@@ -608,6 +667,12 @@ impl Translation<'_> {
         let id = u32::try_from(id).map_err(|_| format!("{id} is no id: 0 to 4294967295"));
         self.problems.or_default(path, id)
     }
+}
+
+/// The node's name, as far as a process can tell.
+fn this_node() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
 }
 
 /// The values that `fieldRef` can name.
@@ -777,7 +842,7 @@ mod tests {
                 "spec.dnsConfig.nameservers",
             ),
             (
-                format!("{one}  volumes: [{{name: v, emptyDir: {{sizeLimit: 1Mi}}}}]\n"),
+                format!("{one}  volumes: [{{name: v, emptyDir: {{sizeLimit: -1Mi}}}}]\n"),
                 "spec.volumes[0].emptyDir.sizeLimit",
             ),
             (

@@ -1,12 +1,16 @@
 //! What a container is made from: its bundle, its root, its log.
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 
 use containerd_shim_protos::api::Mount;
+use nix::errno::Errno;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 
 use super::container::{Context, Loaded};
 use super::{Error, sandbox, volumes};
 use crate::image::{ImageError, Rootfs, RootfsMount, User};
+use crate::manifest::Container;
 use crate::shim::Stdio;
 use crate::spec;
 
@@ -22,13 +26,29 @@ impl Context {
     }
 
     /// Both streams to one file, without a process of the engine's between (contract 39).
-    pub(super) fn stdio(&self, name: &str) -> Stdio {
-        let file = format!("file://{}", self.log(name).display());
-        Stdio {
-            stdout: file.clone(),
-            stderr: file,
-            ..Stdio::default()
-        }
+    /// The input, if there is to be one, ends once what holds it open is dropped.
+    pub(super) fn stdio(
+        &self,
+        container: &Container,
+        id: &str,
+    ) -> Result<(Stdio, Option<File>), Error> {
+        let file = format!("file://{}", self.log(&container.name).display());
+        let input = self.bundle(id).join("stdin");
+        let held = container.stdin.then(|| open_input(&input)).transpose()?;
+        let stdio = Stdio {
+            terminal: container.tty,
+            stdin: match held {
+                Some(_) => input.to_string_lossy().into_owned(),
+                None => String::new(),
+            },
+            stderr: if container.tty {
+                String::new()
+            } else {
+                file.clone()
+            },
+            stdout: file,
+        };
+        Ok((stdio, held))
     }
 
     /// Where its root is prepared and what it writes there is kept.
@@ -105,6 +125,18 @@ impl Context {
         }
         Err(error)
     }
+}
+
+/// A fifo for the input of a container: one that nobody writes to, and that does not end.
+fn open_input(path: &Path) -> Result<File, Error> {
+    match mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR) {
+        // A container that is started again.
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(Error::io("make the fifo", path)(errno.into())),
+    }
+    // For reading too: who opens a fifo for writing alone waits for a reader.
+    let file = File::options().read(true).write(true).open(path);
+    file.map_err(Error::io("open the fifo", path))
 }
 
 /// The manifest's user and group before the image's.

@@ -123,7 +123,8 @@ impl Context {
         let id = container_id(&self.sandbox.id, name);
         let root = self.write_bundle(loaded, &id).await?;
         self.announce(name, &id).await?;
-        let (bundle, stdio) = (self.bundle(&id), self.stdio(name));
+        let bundle = self.bundle(&id);
+        let (stdio, _input) = self.stdio(&loaded.container, &id)?;
         let created = self.task.create(&id, &bundle, root, &stdio, None).await;
         created.map_err(Error::container(name))?;
 
@@ -162,24 +163,31 @@ impl Context {
             container: name,
             log: &self.log(name),
         });
-        started();
-        self.wait(loaded, id, stop)
+        self.wait(loaded, id, stop, started)
             .await
             .map_err(Error::container(name))
     }
 
-    /// Waits for the exit, and makes it come when the pod stops.
+    /// Waits for the exit, and makes it come when the pod stops or the container is not well.
     async fn wait(
         &self,
         loaded: &Loaded,
         id: &str,
         stop: &mut watch::Receiver<Stop>,
+        started: &(impl Fn() + Send + Sync),
     ) -> Result<u32, shim::Error> {
         let exit = self.task.wait(id, "");
-        tokio::pin!(exit);
+        let unwell = self.watch_over(loaded, id, started);
+        let stopping = async {
+            self.before_stop(loaded, id).await;
+            self.kill(id, stop_signal(&loaded.image)).await;
+        };
+        tokio::pin!(exit, unwell, stopping);
         let mut seen = Stop::Not;
+        let mut asked = false;
         let mut deadline = None;
         loop {
+            let mut grace = self.pod.grace;
             let expired = async {
                 match deadline {
                     Some(deadline) => sleep_until(deadline).await,
@@ -187,7 +195,20 @@ impl Context {
                 }
             };
             tokio::select! {
+                biased;
                 exit = &mut exit => return Ok(exit?.code),
+                unwell = &mut unwell, if seen == Stop::Not => {
+                    self.observer.notice(&Notice::Unwell {
+                        container: &loaded.container.name,
+                        reason: &unwell.reason,
+                    });
+                    grace = unwell.grace.unwrap_or(grace);
+                    seen = Stop::Gently;
+                }
+                () = &mut stopping, if seen == Stop::Gently && !asked => {
+                    asked = true;
+                    continue;
+                }
                 Ok(now) = stop.wait_for(|now| *now > seen) => {
                     seen = *now;
                 }
@@ -196,8 +217,7 @@ impl Context {
                 }
             }
             if seen == Stop::Gently {
-                deadline = Some(Instant::now() + self.pod.grace);
-                self.kill(id, stop_signal(&loaded.image)).await;
+                deadline = Some(Instant::now() + grace);
             } else {
                 deadline = None;
                 self.kill(id, SIGKILL).await;

@@ -52,7 +52,7 @@ impl Exec {
     /// What the shim answered, such as that the container does not run.
     pub async fn start(task: Task, request: &Request, dir: &Path) -> Result<Self, Error> {
         let id = format!("exec-{}", std::process::id());
-        let process = process(request)?;
+        let process = process_of(&request.bundle, &request.args, request.terminal)?;
         let fifos = Fifos::create(dir, &id, request)?;
         let stdout = fifos.receiver(&fifos.stdio.stdout)?;
         let stderr = match fifos.stdio.stderr.as_str() {
@@ -167,13 +167,13 @@ async fn open_stdin(path: &str) -> io::Result<pipe::Sender> {
 }
 
 /// The container's own process with another command, as JSON.
-fn process(request: &Request) -> Result<Vec<u8>, Error> {
-    let file = request.bundle.join("config.json");
+pub(super) fn process_of(bundle: &Path, args: &[String], terminal: bool) -> Result<Vec<u8>, Error> {
+    let file = bundle.join("config.json");
     let read = Error::io("read", &file);
     let spec = Spec::load(&file).map_err(|error| std::io::Error::other(error.to_string()));
     let mut process = spec.map_err(read)?.process().clone().unwrap_or_default();
-    process.set_args(Some(request.args.clone()));
-    process.set_terminal(Some(request.terminal));
+    process.set_args(Some(args.to_vec()));
+    process.set_terminal(Some(terminal));
     serde_json::to_vec(&process).map_err(|error| Error::io("write", &file)(error.into()))
 }
 

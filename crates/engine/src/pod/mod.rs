@@ -8,6 +8,7 @@ mod container;
 mod error;
 mod exec;
 mod files;
+mod health;
 mod journal;
 mod load;
 mod order;
@@ -109,6 +110,27 @@ pub enum Notice<'a> {
         code: u32,
         /// Whether the kernel killed it for its memory limit.
         out_of_memory: bool,
+    },
+    /// A container's readiness probe says something new.
+    Readiness {
+        /// Its name.
+        container: &'a str,
+        /// Why it is not ready, or `None` if it is.
+        reason: Option<&'a str>,
+    },
+    /// A container must end: a hook or a probe of it failed.
+    Unwell {
+        /// Its name.
+        container: &'a str,
+        /// What failed, and how.
+        reason: &'a str,
+    },
+    /// A container's preStop hook failed.
+    HookFailed {
+        /// Its name.
+        container: &'a str,
+        /// How.
+        reason: &'a str,
     },
     /// A container will be started again.
     Restarting {

@@ -138,7 +138,7 @@ fn volumes(paths: &Paths, pod: &Pod, container: &Container) -> Vec<VolumeBind> {
     let dir = paths.data_of(ID).join("volumes");
     let bind = |wanted: &crate::manifest::VolumeMount| {
         let volume = match pod.volumes.get(&wanted.volume)? {
-            Volume::EmptyDir(_) => dir.join(&wanted.volume),
+            Volume::EmptyDir(_) | Volume::Files { .. } => dir.join(&wanted.volume),
             Volume::HostPath { path, .. } => path.clone(),
         };
         Some(VolumeBind {

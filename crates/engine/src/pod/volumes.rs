@@ -1,22 +1,29 @@
 //! Volumes: made or checked on the node, then bound into containers.
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MsFlags, mount};
-use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat, mkdirat};
+use nix::unistd::{Gid, Uid, fchownat};
 
 use super::Error;
-use crate::manifest::{Container, EmptyDir, HostPathType, Pod, Volume, VolumeMount};
+use crate::manifest::{Container, EmptyDir, HostPathType, Pod, Volume, VolumeFile, VolumeMount};
 use crate::spec::VolumeBind;
 
 /// What Kubernetes gives an emptyDir.
 const EVERYBODY: u32 = 0o777;
+
+/// What a file has until it has what it should.
+const PRIVATE: u32 = 0o600;
+
+/// What a kubelet adds for the pod's group to the files of an object.
+const READ_BY_GROUP: u32 = 0o440;
 
 /// Files made below a directory with this bit get its group.
 const SET_GROUP: u32 = 0o2000;
@@ -44,6 +51,16 @@ pub(super) fn prepare(
                 })?;
                 path.clone()
             }
+            Volume::Files { files, secret } => {
+                let path = dir.join(name);
+                fs::create_dir_all(&path).map_err(Error::io("make", &path))?;
+                if *secret {
+                    // Never on a disk.
+                    tmpfs(&path, Some("mode=755"), mounts)?;
+                }
+                write_files(pod, &path, files)?;
+                path
+            }
         };
         paths.insert(name.clone(), path);
     }
@@ -58,11 +75,13 @@ fn empty_dir(
 ) -> Result<PathBuf, Error> {
     fs::create_dir_all(path).map_err(Error::io("make", path))?;
     if let EmptyDir::Memory { size } = empty {
-        let size = size.map(|size| format!("size={size}"));
-        mounts.about_to_mount(path)?;
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-        mount(Some("tmpfs"), path, Some("tmpfs"), flags, size.as_deref())
-            .map_err(|errno| Error::io("mount a tmpfs at", path)(errno.into()))?;
+        // Zero is no limit, as for a kubelet.
+        let size = size.filter(|size| *size > 0);
+        tmpfs(
+            path,
+            size.map(|size| format!("size={size}")).as_deref(),
+            mounts,
+        )?;
     }
     let mut mode = EVERYBODY;
     if let Some(group) = pod.fs_group {
@@ -72,6 +91,39 @@ fn empty_dir(
     fs::set_permissions(path, Permissions::from_mode(mode))
         .map_err(Error::io("change the mode of", path))?;
     Ok(path.to_owned())
+}
+
+fn tmpfs(path: &Path, options: Option<&str>, mounts: &dyn Mounts) -> Result<(), Error> {
+    mounts.about_to_mount(path)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some("tmpfs"), path, Some("tmpfs"), flags, options)
+        .map_err(|errno| Error::io("mount a tmpfs at", path)(errno.into()))
+}
+
+/// Writes the files of an object, readable for the pod's group if it has one.
+fn write_files(pod: &Pod, dir: &Path, files: &BTreeMap<PathBuf, VolumeFile>) -> Result<(), Error> {
+    for (name, file) in files {
+        let path = dir.join(name);
+        let write = || -> io::Result<()> {
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            let mut created = File::options()
+                .write(true)
+                .create_new(true)
+                .mode(PRIVATE)
+                .open(&path)?;
+            created.write_all(&file.content)?;
+            let mut mode = file.mode;
+            if let Some(group) = pod.fs_group {
+                chown(&path, None, Some(group))?;
+                mode |= READ_BY_GROUP;
+            }
+            created.set_permissions(Permissions::from_mode(mode))
+        };
+        write().map_err(Error::io("write", &path))?;
+    }
+    Ok(())
 }
 
 /// Kubernetes' checks before a hostPath is used.
@@ -165,7 +217,7 @@ fn source(
 }
 
 /// Opens a path below `volume` without leaving it through links; what is missing is made, as
-/// directories.
+/// directories with the owner and the mode of the volume, for whoever may write to that.
 fn open_beneath(volume: &Path, sub_path: &Path) -> io::Result<OwnedFd> {
     let how = || {
         OpenHow::new()
@@ -173,18 +225,23 @@ fn open_beneath(volume: &Path, sub_path: &Path) -> io::Result<OwnedFd> {
             .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS)
     };
     let root = File::open(volume)?;
+    let like = fstat(&root)?;
+    let mode = Mode::from_bits_truncate(like.st_mode & 0o7777);
+    let (owner, group) = (Uid::from_raw(like.st_uid), Gid::from_raw(like.st_gid));
     let mut at: OwnedFd = root.try_clone()?.into();
     let mut so_far = PathBuf::new();
     for part in sub_path.components() {
         so_far.push(part);
         at = match openat2(&root, &so_far, how()) {
             Err(Errno::ENOENT) => {
-                mkdirat(
-                    &at,
-                    Path::new(part.as_os_str()),
-                    Mode::from_bits_truncate(0o755),
-                )?;
-                openat2(&root, &so_far, how())?
+                mkdirat(&at, Path::new(part.as_os_str()), Mode::S_IRWXU)?;
+                let made = openat2(&root, &so_far, how())?;
+                let itself = AtFlags::AT_EMPTY_PATH;
+                fchownat(&made, "", Some(owner), Some(group), itself)?;
+                // fchmod(2) takes no descriptor that was opened as a place only.
+                let path = format!("/proc/self/fd/{}", made.as_raw_fd());
+                fs::set_permissions(path, Permissions::from_mode(mode.bits()))?;
+                made
             }
             found => found?,
         };
@@ -199,7 +256,7 @@ fn is_directory(fd: &OwnedFd) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{MetadataExt as _, symlink};
 
     use super::*;
 
@@ -209,6 +266,15 @@ mod tests {
         let volume = directory.path();
         assert!(is_directory(&open_beneath(volume, Path::new("a/b")).unwrap()).unwrap());
         assert!(volume.join("a/b").is_dir());
+        // For whom the volume is.
+        fs::set_permissions(volume, Permissions::from_mode(0o2770)).unwrap();
+        chown(volume, Some(12), Some(34)).unwrap();
+        open_beneath(volume, Path::new("c/d")).unwrap();
+        for made in ["c", "c/d"] {
+            let meta = fs::metadata(volume.join(made)).unwrap();
+            let has = (meta.uid(), meta.gid(), meta.mode() & 0o7777);
+            assert_eq!(has, (12, 34, 0o2770), "{made}");
+        }
         symlink("a", volume.join("inside")).unwrap();
         open_beneath(volume, Path::new("inside/b")).unwrap();
         symlink("/etc", volume.join("outside")).unwrap();

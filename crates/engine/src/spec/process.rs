@@ -26,7 +26,7 @@ pub(super) fn process(
         &image.workdir
     });
     Ok(json!({
-        "terminal": false,
+        "terminal": container.tty,
         "user": {
             "uid": user.uid,
             "gid": user.gid,

@@ -2,7 +2,6 @@
 use std::sync::Arc;
 
 use husk_sandbox::zygote::{Job, Update};
-use oci_spec::runtime::LinuxResources;
 
 use super::container::{Container, Process};
 use super::effect::{blocking, internal};
@@ -65,9 +64,7 @@ async fn stats(container: &Container) -> Result<Reply, Failure> {
 }
 
 async fn update(pod: &Pod, container: &Container, resources: &[u8]) -> Result<Reply, Failure> {
-    let resources: LinuxResources = serde_json::from_slice(resources).map_err(|error| {
-        Failure::invalid(format!("the resources are not OCI LinuxResources: {error}"))
-    })?;
+    let resources = husk_request::task::resources(&container.id, resources)?;
     let known = container.known()?;
     pod.admit_update(container, &resources).await?;
     pod.jobs

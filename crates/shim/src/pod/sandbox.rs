@@ -19,9 +19,9 @@ use super::clean::{in_background, remove_dir};
 use super::policy::Facts;
 use super::{Pod, lock, spec};
 use crate::cleanup::in_pid_namespace;
-use crate::cri::{Mode, SandboxConfig};
 use crate::failure::Failure;
 use crate::sandbox_files::{self, SandboxFiles};
+use husk_request::cri::{Mode, SandboxConfig};
 
 /// Of the spec that StartSandbox answers with.
 const OCI_VERSION: &str = "1.2.0";

@@ -11,11 +11,11 @@ use ttrpc::Result;
 use ttrpc::r#async::TtrpcContext;
 
 use super::{some_timestamp, unexpected};
-use crate::cri::SandboxConfig;
 use crate::failure::Failure;
 use crate::metrics;
 use crate::pod::state::{Reply, Request, SandboxLife};
 use crate::pod::{NewSandbox, Pod, now_ms};
+use husk_request::cri::SandboxConfig;
 
 /// CRI compares these words (contract 18).
 const READY: &str = "SANDBOX_READY";
@@ -77,7 +77,7 @@ impl Sandbox for Service {
         req: api::CreateSandboxRequest,
     ) -> Result<api::CreateSandboxResponse> {
         let new = NewSandbox {
-            config: SandboxConfig::decode(req.options.as_ref())?,
+            config: SandboxConfig::decode(req.options.as_ref()).map_err(Failure::from)?,
             network: req.netns_path.into(),
         };
         match self.pod.create_sandbox(new).await? {

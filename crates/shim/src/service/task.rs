@@ -7,6 +7,7 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{Message, MessageField};
 use containerd_shim_protos::shim::oci::ProcessDetails;
 use containerd_shim_protos::shim_async::Task;
+use husk_request::task;
 use husk_sandbox::lenient;
 use husk_sandbox::rootfs::Mount;
 use log::warn;
@@ -221,8 +222,7 @@ impl Task for Service {
     }
 
     async fn kill(&self, _: &TtrpcContext, req: api::KillRequest) -> Result<api::Empty> {
-        let signal = i32::try_from(req.signal)
-            .map_err(|_| Failure::invalid(format!("{} is no signal", req.signal)))?;
+        let signal = task::signal(&req).map_err(Failure::from)?;
         self.done(Request::Kill {
             process: process(req.id, req.exec_id),
             signal,
@@ -275,11 +275,9 @@ impl Task for Service {
     }
 
     async fn update(&self, _: &TtrpcContext, req: api::UpdateTaskRequest) -> Result<api::Empty> {
-        let resources = req.resources.into_option().ok_or_else(|| {
-            Failure::invalid(format!("update of container {}: no resources", req.id))
-        })?;
         let id = ProcessId::init(&req.id);
-        self.done(Request::Perform(id, Action::Update(resources.value)))
+        let resources = task::update_resources(req).map_err(Failure::from)?;
+        self.done(Request::Perform(id, Action::Update(resources)))
             .await
     }
 

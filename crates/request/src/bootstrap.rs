@@ -1,11 +1,12 @@
 //! What containerd tells `start`, whichever way it says it (contract 1 and 2).
-use std::io::{IsTerminal, Read};
+use std::io::{self, IsTerminal, Read};
 
-use anyhow::{Context as _, Result, bail};
 use containerd_shim::bootstrap::BootstrapParams;
 use containerd_shim::{Flags, StartOpts};
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
+
+use crate::Malformed;
 
 /// The most that is read from stdin, as containerd's own shim library does.
 const MAX_INPUT: u64 = 10 << 20;
@@ -14,15 +15,11 @@ const MAX_INPUT: u64 = 10 << 20;
 ///
 /// # Errors
 /// What read(2) says.
-pub(crate) fn read_stdin() -> Result<Vec<u8>> {
+pub fn read_stdin() -> io::Result<Vec<u8>> {
     let stdin = std::io::stdin();
     let mut input = Vec::new();
     if !stdin.is_terminal() {
-        stdin
-            .lock()
-            .take(MAX_INPUT)
-            .read_to_end(&mut input)
-            .context("read stdin")?;
+        stdin.lock().take(MAX_INPUT).read_to_end(&mut input)?;
     }
     Ok(input)
 }
@@ -31,7 +28,7 @@ pub(crate) fn read_stdin() -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// stdin is meant for another shim, or is neither bootstrap parameters nor options.
-pub(crate) fn start_opts(flags: &Flags, input: &[u8]) -> Result<StartOpts> {
+pub fn start_opts(flags: &Flags, input: &[u8]) -> Result<StartOpts, Malformed> {
     let mut opts = match params(flags, input)? {
         Some(params) => StartOpts::from(params),
         None => StartOpts {
@@ -55,7 +52,7 @@ pub(crate) fn start_opts(flags: &Flags, input: &[u8]) -> Result<StartOpts> {
 ///
 /// A legacy `Any` parses as well, with its type in place of the id: only ids that agree with the
 /// flags make it bootstrap parameters (contract 2).
-fn params(flags: &Flags, input: &[u8]) -> Result<Option<BootstrapParams>> {
+fn params(flags: &Flags, input: &[u8]) -> Result<Option<BootstrapParams>, Malformed> {
     let Ok(params) = BootstrapParams::parse_from_bytes(input) else {
         return Ok(None);
     };
@@ -70,22 +67,22 @@ fn params(flags: &Flags, input: &[u8]) -> Result<Option<BootstrapParams>> {
     if params == any_would_fill {
         return Ok(None);
     }
-    bail!(
+    Err(Malformed(format!(
         "stdin describes {}/{}, but the flags say {}/{}: it is meant for another shim",
-        params.namespace,
-        params.instance_id,
-        flags.namespace,
-        flags.id
-    )
+        params.namespace, params.instance_id, flags.namespace, flags.id
+    )))
 }
 
 /// The runtime options that containerd up to 2.2 sends.
 ///
 /// # Errors
 /// Bytes that are no `Any`.
-pub(crate) fn legacy_options(input: &[u8]) -> Result<Option<Any>> {
-    let any = Any::parse_from_bytes(input)
-        .context("stdin holds neither bootstrap parameters nor runtime options")?;
+pub fn legacy_options(input: &[u8]) -> Result<Option<Any>, Malformed> {
+    let any = Any::parse_from_bytes(input).map_err(|error| {
+        Malformed(format!(
+            "stdin holds neither bootstrap parameters nor runtime options: {error}"
+        ))
+    })?;
     Ok((!any.type_url.is_empty()).then_some(any))
 }
 

@@ -5,7 +5,7 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{EnumOrUnknown, Message, MessageField};
 
 use self::generated::cri::{DNSConfig, NamespaceMode, NamespaceOption, PodSandboxConfig};
-use crate::failure::Failure;
+use crate::Malformed;
 
 /// The messages of `proto/cri.proto`.
 #[allow(
@@ -24,53 +24,65 @@ const TYPE: &str = "runtime.v1.PodSandboxConfig";
 
 /// What husk reads of a `PodSandboxConfig`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct SandboxConfig {
+pub struct SandboxConfig {
     /// The pod's name.
-    pub(crate) name: String,
+    pub name: String,
     /// Its Kubernetes namespace.
-    pub(crate) namespace: String,
+    pub namespace: String,
     /// Its uid.
-    pub(crate) uid: String,
+    pub uid: String,
     /// Must be empty with the node's network.
-    pub(crate) hostname: String,
+    pub hostname: String,
     /// Set by the pod's author.
-    pub(crate) labels: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
     /// Set by the pod's author.
-    pub(crate) annotations: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
     /// `None`: the node's resolv.conf.
-    pub(crate) dns: Option<Dns>,
+    pub dns: Option<Dns>,
     /// A path or a slice; empty for none.
-    pub(crate) cgroup_parent: String,
+    pub cgroup_parent: String,
     /// Sysctls of the pod's namespaces.
-    pub(crate) sysctls: BTreeMap<String, String>,
-    pub(crate) network: Mode,
-    pub(crate) pid: Mode,
-    pub(crate) ipc: Mode,
-    pub(crate) user: Mode,
+    pub sysctls: BTreeMap<String, String>,
+    /// Whose network namespace.
+    pub network: Mode,
+    /// Whose pid namespace.
+    pub pid: Mode,
+    /// Whose IPC namespace.
+    pub ipc: Mode,
+    /// Whose user namespace.
+    pub user: Mode,
 }
 
 /// See resolv.conf(5).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Dns {
-    pub(crate) servers: Vec<String>,
-    pub(crate) searches: Vec<String>,
-    pub(crate) options: Vec<String>,
+pub struct Dns {
+    /// Addresses of name servers.
+    pub servers: Vec<String>,
+    /// Domains to search.
+    pub searches: Vec<String>,
+    /// Options such as `ndots:5`.
+    pub options: Vec<String>,
 }
 
 /// Whose namespace the pod's containers use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Mode {
+pub enum Mode {
+    /// The pod's.
     #[default]
     Pod,
     /// Each its own; for the sandbox: none is to be made.
     Container,
+    /// The node's.
     Node,
 }
 
 impl SandboxConfig {
     /// Reads the options of `CreateSandbox`. Without options, as from a client that is not CRI,
     /// it is a pod with the defaults.
-    pub(crate) fn decode(options: Option<&Any>) -> Result<Self, Failure> {
+    ///
+    /// # Errors
+    /// Options of another type, or bytes that are none.
+    pub fn decode(options: Option<&Any>) -> Result<Self, Malformed> {
         let Some(any) = options.filter(|any| !any.type_url.is_empty()) else {
             return Ok(Self {
                 user: Mode::Node,
@@ -80,19 +92,19 @@ impl SandboxConfig {
         // containerd writes the name bare, others put a host before it.
         let name = any.type_url.rsplit('/').next().unwrap_or_default();
         if name != TYPE {
-            return Err(Failure::invalid(format!(
+            return Err(Malformed(format!(
                 "CreateSandbox has options of type {name}; husk takes {TYPE}"
             )));
         }
         let config = PodSandboxConfig::parse_from_bytes(&any.value).map_err(|error| {
-            Failure::invalid(format!(
+            Malformed(format!(
                 "the options of CreateSandbox are no {TYPE}: {error}"
             ))
         })?;
         Self::read(config)
     }
 
-    fn read(config: PodSandboxConfig) -> Result<Self, Failure> {
+    fn read(config: PodSandboxConfig) -> Result<Self, Malformed> {
         let metadata = config.metadata.unwrap_or_default();
         let linux = config.linux.unwrap_or_default();
         let security = linux.security_context.unwrap_or_default();
@@ -125,20 +137,20 @@ fn dns(config: MessageField<DNSConfig>) -> Option<Dns> {
 }
 
 /// No options means the node's, unlike for the other kinds.
-fn user(namespaces: &NamespaceOption) -> Result<Mode, Failure> {
+fn user(namespaces: &NamespaceOption) -> Result<Mode, Malformed> {
     match namespaces.userns_options.as_ref() {
         None => Ok(Mode::Node),
         Some(options) => mode("user", options.mode),
     }
 }
 
-fn mode(kind: &str, mode: EnumOrUnknown<NamespaceMode>) -> Result<Mode, Failure> {
+fn mode(kind: &str, mode: EnumOrUnknown<NamespaceMode>) -> Result<Mode, Malformed> {
     match mode.enum_value() {
         Ok(NamespaceMode::POD) => Ok(Mode::Pod),
         // TARGET is for containers; kubelet asks for no sandbox with it.
         Ok(NamespaceMode::CONTAINER | NamespaceMode::TARGET) => Ok(Mode::Container),
         Ok(NamespaceMode::NODE) => Ok(Mode::Node),
-        Err(number) => Err(Failure::invalid(format!(
+        Err(number) => Err(Malformed(format!(
             "the pod's {kind} namespace has the unknown mode {number}"
         ))),
     }
@@ -209,6 +221,6 @@ mod tests {
             ..Any::default()
         };
         let error = SandboxConfig::decode(Some(&any)).unwrap_err();
-        assert!(error.message.contains("other"), "{error}");
+        assert!(error.0.contains("other"), "{error}");
     }
 }
