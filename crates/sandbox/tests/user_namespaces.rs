@@ -28,6 +28,10 @@ fn main() {
             its_filesystems_and_devices_are_there,
         ),
         (
+            "a_tmpfs_is_finished_in_it_as_elsewhere",
+            a_tmpfs_is_finished_in_it_as_elsewhere,
+        ),
+        (
             "what_is_mounted_may_lie_where_it_may_not_go",
             what_is_mounted_may_lie_where_it_may_not_go,
         ),
@@ -120,6 +124,20 @@ grep -c mqueue /proc/mounts
     let expected =
         "1\ncharacter special file\ncharacter special file\n/proc/1/ns/user\nlo\n0\nread-only\n1\n";
     assert_eq!((ended, output.as_str()), (Ended::Exited(0), expected));
+}
+
+fn a_tmpfs_is_finished_in_it_as_elsewhere(lab: &Lab) {
+    let container = lab.create(|spec| {
+        map(spec);
+        let options = json!(["tmpcopyup", "ro", "rnosuid", "rshared"]);
+        add_mount(
+            spec,
+            json!({"destination": "/etc", "type": "tmpfs", "source": "t", "options": options}),
+        );
+        let script = "test -e /etc/passwd && (touch /etc/x || grep -c ' /etc ro,nosuid.* shared:' /proc/self/mountinfo) 2>/dev/null";
+        spec["process"]["args"] = json!(["sh", "-c", script]);
+    });
+    assert_eq!(container.run(), (Ended::Exited(0), "1\n".to_owned()));
 }
 
 fn what_is_mounted_may_lie_where_it_may_not_go(lab: &Lab) {
