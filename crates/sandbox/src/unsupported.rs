@@ -22,26 +22,6 @@ fn of_linux(linux: &Linux) -> Option<&'static str> {
     if of(LinuxNamespaceType::Mount).is_none_or(|mount| mount.path().is_some()) {
         return Some("a container without a mount namespace of its own (linux.namespaces)");
     }
-    if linux
-        .mount_label()
-        .as_deref()
-        .is_some_and(|it| !it.is_empty())
-    {
-        return Some("linux.mountLabel");
-    }
-    if linux.intel_rdt().is_some() {
-        return Some("linux.intelRdt");
-    }
-    if linux
-        .net_devices()
-        .as_ref()
-        .is_some_and(|it| !it.is_empty())
-    {
-        return Some("linux.netDevices");
-    }
-    if linux.memory_policy().is_some() {
-        return Some("linux.memoryPolicy");
-    }
     None
 }
 
@@ -67,10 +47,6 @@ mod tests {
     #[test]
     fn nearly_all_containers_are_made() {
         assert_eq!(refusal(|_| {}), None);
-        assert_eq!(
-            refusal(|spec| spec["linux"]["mountLabel"] = json!("")),
-            None
-        );
     }
 
     #[test]
@@ -82,13 +58,5 @@ mod tests {
         let joined = json!([{"type": "mount"}, {"type": "user", "path": "/x"}]);
         let error = refusal(|spec| spec["linux"]["namespaces"] = joined).unwrap();
         assert!(error.contains("user namespace"), "{error}");
-        for (name, value) in [
-            ("mountLabel", json!("x")),
-            ("intelRdt", json!({"closID": "x"})),
-            ("netDevices", json!({"eth0": {}})),
-        ] {
-            let error = refusal(|spec| spec["linux"][name] = value).unwrap();
-            assert!(error.contains(name), "{error}");
-        }
     }
 }

@@ -660,12 +660,16 @@ fn unknown_capabilities(lab: &Lab) {
 }
 
 fn the_session_keyring(lab: &Lab) {
-    let list = "grep ' _ses[.]' /proc/keys; sleep 60";
+    // Those of other containers of the same user are listed too.
+    let list = "grep ' _ses[.]' /proc/keys; echo listed; sleep 60";
     let mut container = lab.shell(list, |_| {});
-    let name = format!("_ses.{}", container.id);
-    let said = container.read_until("\n");
-    assert!(said.contains(&name), "{said}");
-    let serial = |said: &str| said.split(' ').next().unwrap().to_owned();
+    let name = format!(" _ses.{}: ", container.id);
+    let said = container.read_until("listed\n");
+    let serial = |said: &str| {
+        let line = said.lines().find(|line| line.contains(&name));
+        let line = line.unwrap_or_else(|| panic!("no{name}in {said}"));
+        line.split(' ').next().unwrap().to_owned()
+    };
     let (_, exec) = lab.exec_shell(&container, "grep ' _ses[.]' /proc/keys");
     assert_eq!(
         serial(&exec),
