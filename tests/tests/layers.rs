@@ -101,7 +101,8 @@ impl<'a> Both<'a> {
         let kind = Some("overlay");
         mount(kind, &at, kind, MsFlags::empty(), Some(data.as_str())).unwrap();
         let tree = self.tree(&at);
-        umount2(&at, MntFlags::empty()).unwrap();
+        // A program that another test starts just now has what is open here until it executes.
+        umount2(&at, MntFlags::MNT_DETACH).unwrap();
         Ok(tree)
     }
 
