@@ -1,6 +1,6 @@
 // Refuses pods and containers that ask for a namespace of the node, and says why.
-import * as pod from 'husk:plugin/pod@0.1.0';
-import * as container from 'husk:plugin/container@0.1.0';
+import * as pod from 'husk:plugin/pod@0.1.1';
+import * as container from 'husk:plugin/container@0.1.1';
 
 // What may not be the node's, and what in a Kubernetes pod asks for it.
 const refused = { network: 'hostNetwork', pid: 'hostPID', ipc: 'hostIPC' };

@@ -37,7 +37,7 @@ in_both_modes!(
 const PROXY: &str = "127.0.0.1:8080";
 const LINK: &str = "127.0.0.1:3128";
 
-fn record(pod: &Pod<'_>) -> serde_json::Value {
+pub(crate) fn record(pod: &Pod<'_>) -> serde_json::Value {
     let path = Path::new("/run/husk/k8s.io").join(&pod.id).join("pod.json");
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
@@ -54,7 +54,7 @@ fn relays(pod: &Pod<'_>) -> Vec<Pid> {
 }
 
 /// The kind of error with which a connection fails, at once or when it is used.
-fn failure(container: Pid, address: &str) -> ErrorKind {
+pub(crate) fn failure(container: Pid, address: &str) -> ErrorKind {
     match connect(container, address) {
         Err(error) => error.kind(),
         Ok(mut stream) => stream.read(&mut [0]).unwrap_err().kind(),

@@ -33,14 +33,14 @@ in_both_modes!(
 );
 
 #[track_caller]
-fn says(message: &str, words: &[&str]) {
+pub(crate) fn says(message: &str, words: &[&str]) {
     for word in words {
         assert!(message.contains(word), "no `{word}` in {message}");
     }
 }
 
 /// The pod's audit record.
-fn audit(pod: &Pod<'_>) -> Vec<Value> {
+pub(crate) fn audit(pod: &Pod<'_>) -> Vec<Value> {
     let file = Path::new("/run/husk/k8s.io")
         .join(&pod.id)
         .join("audit.jsonl");
@@ -75,7 +75,7 @@ fn a_container_is_refused_when_it_is_created(mode: Mode) {
 }
 
 /// containerd makes the task, and so asks the shim, when the container is started.
-fn create_and_start(pod: &Pod<'_>, name: &str) -> Result<(), String> {
+pub(crate) fn create_and_start(pod: &Pod<'_>, name: &str) -> Result<(), String> {
     let container = pod.container(name, &["sleep", "1000000"]).try_create();
     let container = container.map_err(|status| status.message().to_owned())?;
     container
@@ -376,7 +376,12 @@ fn what_has_happened_is_told_in_order(mode: Mode) {
         sandbox.push("sandbox-stopped");
     }
     assert_eq!(heard(&["sandbox"]), sandbox);
-    let life = ["scope-container", "container-creating", "container-started"];
+    let life = [
+        "scope-container",
+        "link-container",
+        "container-creating",
+        "container-started",
+    ];
     let of_app = [&life[..], &["exec-starting", "container-exited"]].concat();
     assert_eq!(heard(&["app"]), of_app);
     assert_eq!(

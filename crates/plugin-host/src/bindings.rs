@@ -6,9 +6,9 @@
 )]
 
 wasmtime::component::bindgen!({
-    path: "../../wit/0.1.0",
-    world: "plugin",
+    path: "../../wit/0.1.1",
+    world: "plugin-with-links",
     imports: { default: trappable },
 });
 
-pub use exports::husk::plugin::{configurable, lifecycle, scoping};
+pub use exports::husk::plugin::{configurable, lifecycle, linking, scoping};

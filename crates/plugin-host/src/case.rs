@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::{fs, io};
 
 use husk_scope::config::Config;
+use husk_scope::links::{Direction, Link, POD, Peer, Protocol};
 use husk_scope::{Assignment, Kind, Scope, Scopes};
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 use serde::{Deserialize, Serialize};
@@ -100,12 +101,55 @@ struct ContainerFacts {
 enum Expect {
     /// These scopes and no other.
     Scopes(BTreeMap<Kind, ScopeWord>),
+    /// These links and no other, in any order.
+    Links(Vec<LinkWords>),
     /// A refusal whose reason has these words.
     Denied(String),
     /// Nothing against it, and nothing changed.
     Admitted,
     /// These edits, in order, as the audit record words them.
     Edits(Vec<String>),
+}
+
+/// A link as the configuration writes it.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "LinkKeys")]
+struct LinkWords(String);
+
+/// The keys of `[[containers.NAME.links]]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LinkKeys {
+    to: Option<String>,
+    from: Option<String>,
+    port: u16,
+    local: Option<u16>,
+    #[serde(default)]
+    protocol: Protocol,
+}
+
+impl TryFrom<LinkKeys> for LinkWords {
+    type Error = &'static str;
+
+    fn try_from(keys: LinkKeys) -> Result<Self, Self::Error> {
+        let (direction, peer) = match (keys.to, keys.from) {
+            (Some(to), None) => (Direction::To, to),
+            (None, Some(from)) => (Direction::From, from),
+            _ => return Err("a link has one of `to` and `from`"),
+        };
+        let link = Link {
+            direction,
+            peer: match peer.as_str() {
+                POD => Peer::Pod,
+                _ => Peer::Container(peer),
+            },
+            port: keys.port,
+            local: keys.local.unwrap_or(keys.port),
+            protocol: keys.protocol,
+            by: String::new(),
+        };
+        Ok(Self(link.words()))
+    }
 }
 
 /// A scope as the configuration writes it.
@@ -323,6 +367,7 @@ impl Prepared {
             "validate-settings" => Question::ValidateSettings,
             "scope-sandbox" => Question::ScopeSandbox,
             "scope-container" => Question::ScopeContainer(container),
+            "link-container" => Question::LinkContainer(container),
             "sandbox-starting" => Question::SandboxStarting,
             "sandbox-started" => Question::SandboxStarted,
             "sandbox-stopped" => Question::SandboxStopped,
@@ -334,7 +379,7 @@ impl Prepared {
             "resources-updating" => Question::ResourcesUpdating(container, &self.update),
             other => {
                 return Err(format!(
-                    "`{other}` is not a question: use a function of scoping or lifecycle"
+                    "`{other}` is not a question: use a function of scoping, linking or lifecycle"
                 ));
             }
         })
@@ -353,14 +398,21 @@ impl Expect {
                             .is_some_and(|ScopeWord(wanted)| wanted == scope)
                     })
             }
+            (Self::Links(wanted), Ok(Answer::Links(links))) => {
+                differing_links(wanted, links).is_empty()
+            }
             (Self::Denied(words), Err(Failure::Denied(reason))) => reason.contains(words),
             (Self::Admitted, Ok(Answer::Admitted)) => true,
             (Self::Admitted, Ok(Answer::Scopes(scopes))) => scopes.is_empty(),
+            (Self::Admitted, Ok(Answer::Links(links))) => links.is_empty(),
             (Self::Edits(wanted), Ok(Answer::Edited(_, edits))) => wanted == edits,
             _ => false,
         };
         (!matches).then(|| match (self, answer) {
             (Self::Scopes(wanted), Ok(Answer::Scopes(scopes))) => differing(wanted, scopes),
+            (Self::Links(wanted), Ok(Answer::Links(links))) => {
+                differing_links(wanted, links).join("\n")
+            }
             (Self::Edits(wanted), Ok(Answer::Edited(_, edits))) => {
                 let missing = wanted.iter().filter(|edit| !edits.contains(edit));
                 let missing = missing.map(|edit| format!("- {edit}"));
@@ -385,6 +437,10 @@ impl Expect {
                     .iter()
                     .map(|(kind, ScopeWord(scope))| format!("{kind}={scope}"));
                 scopes.collect::<Vec<_>>().join(" ")
+            }
+            Self::Links(links) => {
+                let links = links.iter().map(|LinkWords(link)| link.as_str());
+                links.collect::<Vec<_>>().join("; ")
             }
             Self::Denied(words) => format!("a refusal with `{words}`"),
             Self::Admitted => "admitted".to_owned(),
@@ -414,7 +470,7 @@ fn asked(pod: &Pod, question: &Question<'_>) -> String {
     words
 }
 
-/// Whether a handler would take these scopes.
+/// Whether a handler would take these scopes, or these links.
 fn taken(
     config: &Config,
     plugin: &Plugin,
@@ -422,8 +478,15 @@ fn taken(
     question: &Question<'_>,
     answer: &Result<Answer, Failure>,
 ) -> Result<(), Failure> {
-    let Ok(Answer::Scopes(scopes)) = answer else {
-        return Ok(());
+    let scopes = match (answer, question.container()) {
+        (Ok(Answer::Scopes(scopes)), _) => scopes,
+        (Ok(Answer::Links(links)), Some(container)) => {
+            let taken = decide::container_links(config, &container.name, links.clone());
+            return taken
+                .map(drop)
+                .map_err(|error| Failure::Denied(error.to_string()));
+        }
+        _ => return Ok(()),
     };
     let by = format!("policy {}", plugin.settings().config.name);
     let assigned = scopes.iter().map(|(kind, scope)| Assignment {
@@ -441,6 +504,20 @@ fn taken(
             .map_err(|error| error.to_string()),
     };
     plan.map(drop).map_err(Failure::Denied)
+}
+
+/// The links that are not as expected, a line each: `-` what was expected, `+` what came.
+fn differing_links(wanted: &[LinkWords], links: &[Link]) -> Vec<String> {
+    let wanted: Vec<&str> = wanted.iter().map(|LinkWords(link)| link.as_str()).collect();
+    let came: Vec<String> = links.iter().map(Link::words).collect();
+    let missing = wanted
+        .iter()
+        .filter(|link| !came.iter().any(|came| came == *link));
+    let missing = missing.map(|link| format!("- {link}"));
+    let more = came.iter().filter(|link| !wanted.contains(&link.as_str()));
+    missing
+        .chain(more.map(|link| format!("+ {link}")))
+        .collect()
 }
 
 /// The scopes that are not as expected, a line each: `-` what was expected, `+` what came.

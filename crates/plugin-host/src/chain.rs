@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use husk_scope::config::{self, Mode, OnError};
+use husk_scope::links::{self, Link, LinkError};
 use husk_scope::{Assignment, Kind, Scope};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -87,6 +88,9 @@ pub enum Denied {
         /// What the later one assigns.
         second_scope: Scope,
     },
+    /// The links that two plugins decide do not go together, or are too many.
+    #[error(transparent)]
+    Links(#[from] LinkError),
 }
 
 /// What the chain decided, and how it came to it.
@@ -182,13 +186,25 @@ impl Chain {
     /// Whether any plugin decides scopes: what nobody would hear need not be asked.
     #[must_use]
     pub fn decides_scopes(&self) -> bool {
-        self.plugins.iter().any(|plugin| plugin.exports().0)
+        self.plugins
+            .iter()
+            .any(|plugin| plugin.exports().decides_scopes)
+    }
+
+    /// Whether any plugin decides links.
+    #[must_use]
+    pub fn decides_links(&self) -> bool {
+        self.plugins
+            .iter()
+            .any(|plugin| plugin.exports().decides_links)
     }
 
     /// Whether any plugin takes part in the lifecycle.
     #[must_use]
     pub fn follows_lifecycle(&self) -> bool {
-        self.plugins.iter().any(|plugin| plugin.exports().1)
+        self.plugins
+            .iter()
+            .any(|plugin| plugin.exports().follows_lifecycle)
     }
 
     /// The plugins, in order.
@@ -222,6 +238,19 @@ impl Chain {
             Ok(())
         })
         .map(|()| merged.into_iter().map(Merged::into_assignment).collect())
+    }
+
+    /// The links that the plugins decide for a container, put together.
+    #[must_use]
+    pub fn links(&self, pod: &Arc<Pod>, container: &Container) -> Outcome<Vec<Link>> {
+        let mut decided = Vec::new();
+        self.ask(pod, &Question::LinkContainer(container), |_, answer| {
+            if let Answer::Links(links) = answer {
+                links::add(&mut decided, links, &container.name)?;
+            }
+            Ok(())
+        })
+        .map(|()| decided)
     }
 
     /// Lets the plugins admit and edit a container; each sees what those before it did.

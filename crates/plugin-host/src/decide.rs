@@ -2,6 +2,7 @@
 //!
 //! The shim acts on it and `husk plan` shows it; neither decides anything by itself.
 use husk_scope::config::Config;
+use husk_scope::links::{self, Link, LinkError, Reach};
 use husk_scope::{Assignment, Kind, Plan, PlanError, Scope, Scopes};
 
 /// Why a sandbox cannot have the scopes that were assigned to it.
@@ -104,6 +105,29 @@ pub fn container_plan(
     }
     let plan = Plan::new(requested, &assigned, &config.ceiling)?;
     Ok(plan.with_offsets(config.offsets))
+}
+
+/// The links of the container of this name: what the configuration and the plugins decide. Whether its
+/// peers are there, and where their networks are, is not looked at: see [`links::plan`].
+///
+/// # Errors
+/// A link that the ceiling does not allow, two that come in at one port, or too many.
+pub fn container_links(
+    config: &Config,
+    name: &str,
+    by_plugins: Vec<Link>,
+) -> Result<Vec<Link>, LinkError> {
+    if config.ceiling.links() == Reach::None
+        && let Some(link) = by_plugins.first()
+    {
+        return Err(LinkError::AboveCeiling {
+            container: name.to_owned(),
+            link: Box::new(link.clone()),
+        });
+    }
+    let mut decided = config.links(name).to_vec();
+    links::add(&mut decided, by_plugins, name)?;
+    Ok(decided)
 }
 
 #[cfg(test)]

@@ -150,7 +150,7 @@ impl Host {
     fn with(config: &Config) -> Result<Self, HostError> {
         let engine = Engine::new(config).map_err(HostError::Engine)?;
         let mut linker = Linker::new(&engine);
-        bindings::Plugin::add_to_linker::<_, Data>(&mut linker, |state| state)
+        bindings::PluginWithLinks::add_to_linker::<_, Data>(&mut linker, |state| state)
             .map_err(HostError::Engine)?;
         Ok(Self {
             engine,

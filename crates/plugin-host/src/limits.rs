@@ -3,7 +3,7 @@
 //! A component may have many core instances, each with memories and tables of its own; it may also
 //! make the host hold what it passes and answers. One number bounds all of it: the `memory` of the
 //! plugin's configuration. It counts the memories and tables of every instance, and of what crosses
-//! to the host the edits (the container keeps them, so they have a limit of their own too).
+//! to the host the links and the edits (the container keeps them, so they have limits of their own too).
 //! What is small and fixed is bounded beside it and not counted: what is copied in one call of a
 //! function ([`CROSSING`], given back when that returns), a call's log ([`crate::guest_log`]),
 //! handles ([`HANDLES`]) and the instances' own records, which [`crate::admission`] adds up before
@@ -21,6 +21,10 @@ pub(crate) const EDITS: usize = 128 * 1024;
 
 /// What an edit takes beside its words, in bytes: an entry of the spec, and one of the audit record.
 const EDIT: usize = 256;
+
+/// What a link takes beside its words, in bytes: an entry of the container's links, and one of its
+/// relay's.
+const LINK: usize = 512;
 
 /// What each word takes beside its bytes: a `String` and what the allocator adds, twice.
 const WORD: usize = 96;
@@ -92,6 +96,15 @@ impl Budget {
         }
         self.held = held;
         Ok(())
+    }
+
+    /// Makes room for a link with this word. How many there may be is bounded beside this.
+    ///
+    /// # Errors
+    /// All that is held would be more than is allowed.
+    pub(crate) fn hold_link(&mut self, word: &str) -> Result<(), OverLimit> {
+        let bytes = LINK.saturating_add(WORD).saturating_add(word.len());
+        self.hold(bytes, "a link")
     }
 
     /// Makes room for an edit of these words.

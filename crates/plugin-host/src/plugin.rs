@@ -4,26 +4,27 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use husk_scope::links::{Direction, Link, MOST, Peer, Protocol};
 use husk_scope::{Kind, Scope, config};
 use oci_spec::runtime::{LinuxSeccomp, Spec};
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, InstancePre};
 use wasmtime::{Store, Trap, WasmBacktrace};
 
-use crate::bindings::{configurable, lifecycle, scoping};
+use crate::bindings::{configurable, lifecycle, linking, scoping};
 use crate::engine::Host;
 use crate::guest_log::{self, Level};
 use crate::limits::{CROSSING, HANDLES, OverLimit};
 use crate::state::State;
-use crate::subject::{Pod, Question};
+use crate::subject::{Container, Pod, Question};
 use crate::wasi;
 
 /// The longest name of a group or a target, in bytes: that of a DNS name, as Kubernetes allows.
 const NAME: usize = 253;
 
-/// How much of one edit, and of all of them, an answer in words tells, in bytes.
+/// How much of one edit, and of all edits or links, an answer in words tells, in bytes.
 const EDIT_TOLD: usize = 512;
-const EDITS_TOLD: usize = 8192;
+const TOLD: usize = 8192;
 
 /// How many functions a failure names, and how much of each name, in bytes.
 const FRAMES: usize = 8;
@@ -49,8 +50,20 @@ pub struct Plugin {
     digest: String,
     instance: InstancePre<State>,
     scoping: Option<scoping::GuestIndices>,
+    linking: Option<linking::GuestIndices>,
     lifecycle: Option<lifecycle::GuestIndices>,
     configurable: Option<configurable::GuestIndices>,
+}
+
+/// What a plugin takes part in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exports {
+    /// It decides scopes.
+    pub decides_scopes: bool,
+    /// It decides links.
+    pub decides_links: bool,
+    /// It takes part in the lifecycle.
+    pub follows_lifecycle: bool,
 }
 
 /// Why a component is not a plugin.
@@ -58,8 +71,8 @@ pub struct Plugin {
 pub enum PluginError {
     /// It exports nothing that husk calls.
     #[error(
-        "plugin `{plugin}` exports neither husk:plugin/scoping@0.1.0 nor husk:plugin/lifecycle@0.1.0: \
-         build it for the world `policy` or `hooks` of husk:plugin@0.1.0"
+        "plugin `{plugin}` exports none of the interfaces scoping, linking and lifecycle of \
+         husk:plugin@0.1: build it for the world `policy`, `links` or `hooks` of husk:plugin@0.1.1"
     )]
     NoExport {
         /// The plugin.
@@ -87,7 +100,7 @@ pub enum PluginError {
         at: String,
     },
     /// It imports what husk does not have, or exports a function of another type.
-    #[error("plugin `{plugin}` does not fit husk:plugin@0.1.0: {problem}")]
+    #[error("plugin `{plugin}` does not fit husk:plugin@0.1.1: {problem}")]
     Misfit {
         /// The plugin.
         plugin: String,
@@ -105,6 +118,8 @@ pub enum Answer {
     Admitted,
     /// These scopes.
     Scopes(Vec<(Kind, Scope)>),
+    /// These links, decided by it.
+    Links(Vec<Link>),
     /// The container, edited; what was done, in words.
     Edited(Arc<Spec>, Vec<String>),
 }
@@ -122,24 +137,32 @@ impl fmt::Display for Answer {
                     .collect();
                 f.write_str(&words.join(" "))
             }
-            Self::Edited(_, edits) => write_edits(f, edits),
+            Self::Links(links) if links.is_empty() => f.write_str("no links"),
+            Self::Links(links) => write_all(f, links.iter().map(Link::words)),
+            Self::Edited(_, edits) => {
+                let edits = edits.iter();
+                write_all(f, edits.map(|edit| guest_log::escape_to(edit, EDIT_TOLD)))
+            }
         }
     }
 }
 
-/// The edits, as far as a line of the audit record holds them: what a container is made with is
-/// seen in full in its spec.
-fn write_edits(f: &mut fmt::Formatter<'_>, edits: &[String]) -> fmt::Result {
-    let mut left = EDITS_TOLD;
-    for (index, edit) in edits.iter().enumerate() {
-        let between = if index == 0 { "" } else { "; " };
-        let edit = guest_log::escape_to(edit, EDIT_TOLD);
-        let Some(room) = left.checked_sub(edit.len()) else {
-            let more = edits.len().saturating_sub(index);
+/// Edits or links, as far as a line of the audit record holds them: what a container is made with is
+/// seen in full in its spec, and its links in the pod's record.
+fn write_all(
+    f: &mut fmt::Formatter<'_>,
+    mut all: impl ExactSizeIterator<Item = String>,
+) -> fmt::Result {
+    let mut left = TOLD;
+    let mut between = "";
+    while let Some(words) = all.next() {
+        let Some(room) = left.checked_sub(words.len()) else {
+            let more = all.len().saturating_add(1);
             return write!(f, "{between}and {more} more");
         };
         left = room;
-        write!(f, "{between}{edit}")?;
+        write!(f, "{between}{words}")?;
+        between = "; ";
     }
     Ok(())
 }
@@ -203,19 +226,23 @@ impl Plugin {
         wasi::define(&mut linker, component).map_err(misfit)?;
         let instance = linker.instantiate_pre(component).map_err(misfit)?;
         let exports = |interface: &str| component.get_export_index(None, interface).is_some();
-        let scoping = exports("husk:plugin/scoping@0.1.0")
+        let scoping = exports("husk:plugin/scoping@0.1.1")
             .then(|| scoping::GuestIndices::new(&instance))
             .transpose()
             .map_err(misfit)?;
-        let lifecycle = exports("husk:plugin/lifecycle@0.1.0")
+        let linking = exports("husk:plugin/linking@0.1.1")
+            .then(|| linking::GuestIndices::new(&instance))
+            .transpose()
+            .map_err(misfit)?;
+        let lifecycle = exports("husk:plugin/lifecycle@0.1.1")
             .then(|| lifecycle::GuestIndices::new(&instance))
             .transpose()
             .map_err(misfit)?;
-        let configurable = exports("husk:plugin/configurable@0.1.0")
+        let configurable = exports("husk:plugin/configurable@0.1.1")
             .then(|| configurable::GuestIndices::new(&instance))
             .transpose()
             .map_err(misfit)?;
-        if scoping.is_none() && lifecycle.is_none() {
+        if scoping.is_none() && linking.is_none() && lifecycle.is_none() {
             return Err(PluginError::NoExport { plugin });
         }
         if let Some(at) = &settings.config.settings_at
@@ -233,6 +260,7 @@ impl Plugin {
             digest: digest.into(),
             instance,
             scoping,
+            linking,
             lifecycle,
             configurable,
         })
@@ -250,21 +278,26 @@ impl Plugin {
         &self.digest
     }
 
-    /// Whether it decides scopes, and whether it takes part in the lifecycle.
+    /// What it takes part in.
     #[must_use]
-    pub fn exports(&self) -> (bool, bool) {
-        (self.scoping.is_some(), self.lifecycle.is_some())
+    pub fn exports(&self) -> Exports {
+        Exports {
+            decides_scopes: self.scoping.is_some(),
+            decides_links: self.linking.is_some(),
+            follows_lifecycle: self.lifecycle.is_some(),
+        }
     }
 
     /// What handlers ask, and whether it is asked too.
     #[must_use]
     pub fn questions(&self) -> Vec<(&'static str, bool)> {
-        let interfaces: [(&[_], bool); 3] = [
+        let interfaces: [(&[_], bool); 4] = [
             (&["validate-settings"], self.configurable.is_some()),
             (
                 &["scope-sandbox", "scope-container"],
                 self.scoping.is_some(),
             ),
+            (&["link-container"], self.linking.is_some()),
             (
                 &[
                     "sandbox-starting",
@@ -291,6 +324,7 @@ impl Plugin {
         match question {
             Question::ValidateSettings => self.configurable.is_some(),
             Question::ScopeSandbox | Question::ScopeContainer(_) => self.scoping.is_some(),
+            Question::LinkContainer(_) => self.linking.is_some(),
             _ => self.lifecycle.is_some(),
         }
     }
@@ -371,8 +405,35 @@ impl Plugin {
                     Err(denial) => Err(denied(&denial.reason)),
                 })
             }
+            Question::LinkContainer(container) => self.call_linking(store, container),
             _ => self.call_lifecycle(store, question),
         }
+    }
+
+    fn call_linking(
+        &self,
+        store: &mut Store<State>,
+        container: &Container,
+    ) -> wasmtime::Result<Result<Answer, Failure>> {
+        let Some(indices) = &self.linking else {
+            return Ok(Ok(Answer::Silent));
+        };
+        let instance = self.instance.instantiate(&mut *store)?;
+        let guest = indices.load(&mut *store, &instance)?;
+        let links = match guest.call_link_container(&mut *store)? {
+            Ok(links) => self.links(links, &container.name),
+            Err(denial) => Err(denied(&denial.reason)),
+        };
+        if let Ok(links) = &links {
+            let budget = &mut store.data_mut().budget;
+            for link in links {
+                budget.hold_link(match &link.peer {
+                    Peer::Pod => "",
+                    Peer::Container(name) => name,
+                })?;
+            }
+        }
+        Ok(links.map(Answer::Links))
     }
 
     fn call_lifecycle(
@@ -395,7 +456,10 @@ impl Plugin {
             Question::ContainerStarted(_) => Ok(guest.call_container_started(store)?),
             Question::ContainerOom(_) => Ok(guest.call_container_oom(store)?),
             Question::ContainerExited(..) => Ok(guest.call_container_exited(store)?),
-            Question::ValidateSettings | Question::ScopeSandbox | Question::ScopeContainer(_) => {
+            Question::ValidateSettings
+            | Question::ScopeSandbox
+            | Question::ScopeContainer(_)
+            | Question::LinkContainer(_) => {
                 return Ok(Ok(Answer::Silent));
             }
         };
@@ -403,6 +467,19 @@ impl Plugin {
             Ok(()) => Ok(Answer::Admitted),
             Err(denial) => Err(denied(&denial.reason)),
         })
+    }
+
+    /// The links that it answered for a container.
+    fn links(&self, answered: Vec<linking::Link>, container: &str) -> Result<Vec<Link>, Failure> {
+        let count = answered.len();
+        if count > MOST {
+            return Err(Failure::Nonsense(format!(
+                "{count} links: {MOST} are the most that a container may have"
+            )));
+        }
+        let by = format!("policy {}", self.settings.config.name);
+        let link = |answered| link(answered, container, &by);
+        answered.into_iter().map(link).collect()
     }
 
     /// `said` is what the plugin said of it.
@@ -447,7 +524,7 @@ fn functions(error: &wasmtime::Error) -> Option<String> {
     (!names.is_empty()).then(|| format!("in {}", names.join(", called by ")))
 }
 
-/// The version of `husk:plugin` that a component was built for, where it is none that fits 0.1.0.
+/// The version of `husk:plugin` that a component was built for, where it is none that fits 0.1.1.
 fn foreign_version(host: &Host, component: &Component) -> Option<String> {
     let engine = &host.engine;
     let ty = component.component_type();
@@ -494,7 +571,7 @@ fn scopes(assignments: Vec<scoping::Assignment>) -> Result<Answer, Failure> {
     for assignment in assignments {
         let (kind, scope) = (Kind::from(assignment.kind), Scope::from(assignment.scope));
         if let Scope::Target(name) | Scope::Group(name) = &scope {
-            check_name(kind, name)?;
+            check_name(&kind, name)?;
         }
         match scopes.iter().find(|(earlier, _)| *earlier == kind) {
             Some((_, earlier)) if *earlier != scope => {
@@ -509,19 +586,62 @@ fn scopes(assignments: Vec<scoping::Assignment>) -> Result<Answer, Failure> {
     Ok(Answer::Scopes(scopes))
 }
 
+fn link(answered: linking::Link, container: &str, by: &str) -> Result<Link, Failure> {
+    let linking::Link {
+        direction,
+        peer,
+        port,
+        local,
+        protocol,
+    } = answered;
+    let peer = match peer {
+        linking::Peer::Pod => Peer::Pod,
+        linking::Peer::Container(name) => {
+            check_name(&"a link", &name)?;
+            if name == container {
+                return Err(Failure::Nonsense(format!(
+                    "a link of container {container} with itself"
+                )));
+            }
+            Peer::Container(name)
+        }
+    };
+    let link = Link {
+        direction: match direction {
+            linking::Direction::To => Direction::To,
+            linking::Direction::From => Direction::From,
+        },
+        peer,
+        port,
+        local: local.unwrap_or(port),
+        protocol: match protocol {
+            linking::Protocol::Tcp => Protocol::Tcp,
+            linking::Protocol::Udp => Protocol::Udp,
+        },
+        by: by.to_owned(),
+    };
+    if link.port == 0 || link.local == 0 {
+        return Err(Failure::Nonsense(format!(
+            "a link {}: ports are 1 to 65535",
+            link.words()
+        )));
+    }
+    Ok(link)
+}
+
 /// A name becomes a file name and a word in errors.
-fn check_name(kind: Kind, name: &str) -> Result<(), Failure> {
+fn check_name(what: &dyn fmt::Display, name: &str) -> Result<(), Failure> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || name.len() > NAME {
         let length = name.len();
         return Err(Failure::Nonsense(format!(
-            "a name for {kind} of {length} bytes: 1 to {NAME} are allowed"
+            "a name for {what} of {length} bytes: 1 to {NAME} are allowed"
         )));
     }
     if !name.chars().all(plain) || name.starts_with('.') {
         let name = guest_log::escape(name);
         return Err(Failure::Nonsense(format!(
-            "`{name}` for {kind}: a name has letters, digits, `-`, `_` and `.`, and no leading `.`"
+            "`{name}` for {what}: a name has letters, digits, `-`, `_` and `.`, and no leading `.`"
         )));
     }
     Ok(())

@@ -126,6 +126,8 @@ pub enum Question<'a> {
     ScopeSandbox,
     /// `scoping.scope-container`.
     ScopeContainer(&'a Container),
+    /// `linking.link-container`.
+    LinkContainer(&'a Container),
     /// `lifecycle.sandbox-starting`.
     SandboxStarting,
     /// `lifecycle.sandbox-started`.
@@ -154,6 +156,7 @@ impl<'a> Question<'a> {
             Self::ValidateSettings => "validate-settings",
             Self::ScopeSandbox => "scope-sandbox",
             Self::ScopeContainer(_) => "scope-container",
+            Self::LinkContainer(_) => "link-container",
             Self::SandboxStarting => "sandbox-starting",
             Self::SandboxStarted => "sandbox-started",
             Self::SandboxStopped => "sandbox-stopped",
@@ -176,6 +179,7 @@ impl<'a> Question<'a> {
             | Self::SandboxStarted
             | Self::SandboxStopped => None,
             Self::ScopeContainer(container)
+            | Self::LinkContainer(container)
             | Self::ContainerCreating(container)
             | Self::ContainerStarted(container)
             | Self::ContainerExited(container, _)
@@ -212,7 +216,7 @@ impl<'a> Question<'a> {
         }
     }
 
-    /// Whether the answer can refuse: the `-ing` calls, the scopes, the settings.
+    /// Whether the answer can refuse: the `-ing` calls, the scopes, the links, the settings.
     #[must_use]
     pub fn decides(&self) -> bool {
         !matches!(

@@ -1,7 +1,7 @@
 //! Write plugins for husk in Rust.
 //!
-//! A *policy* decides whose namespaces a container uses; *hooks* take part in a pod's life. Both ask
-//! about their subject through [`pod`], [`container`], [`process`], [`exit`], [`update`] and [`host`],
+//! A *policy* decides whose namespaces a container uses, *links* which port of its network leads to which
+//! of another; *hooks* take part in a pod's life. All ask about their subject through [`pod`], [`container`], [`process`], [`exit`], [`update`] and [`host`],
 //! and hooks change a container through [`edit`]. A whole policy:
 //!
 //! ```
@@ -34,9 +34,13 @@ pub use worlds::imports::husk::plugin::types::{
     Assignment, Denial, Mount, NamespaceKind as Kind, Scope,
 };
 pub use worlds::imports::husk::plugin::{container, edit, exit, host, pod, process, update};
+pub use worlds::linking::exports::husk::plugin::linking::{Direction, Link, Peer, Protocol};
 
 /// What a policy answers: scopes for the kinds it cares about, or a refusal.
 pub type Answer = Result<Vec<Assignment>, Denial>;
+
+/// What is answered for the links of a container: those it gets, or a refusal.
+pub type Linked = Result<Vec<Link>, Denial>;
 
 /// Whether something may happen.
 pub type Verdict = Result<(), Denial>;
@@ -45,6 +49,38 @@ pub type Verdict = Result<(), Denial>;
 #[must_use]
 pub fn assign(kind: Kind, scope: Scope) -> Assignment {
     Assignment { kind, scope }
+}
+
+/// A link: in the container, TCP port `port` is that port of its peer. Set `local` and `protocol` for
+/// another: `Link { local: Some(3128), ..link_to("proxy", 8080) }`.
+#[must_use]
+pub fn link_to(peer: impl Into<Peer>, port: u16) -> Link {
+    Link {
+        direction: Direction::To,
+        peer: peer.into(),
+        port,
+        local: None,
+        protocol: Protocol::Tcp,
+    }
+}
+
+/// A link the other way: at its peer, TCP port `port` is that port of the container.
+#[must_use]
+pub fn link_from(peer: impl Into<Peer>, port: u16) -> Link {
+    Link {
+        direction: Direction::From,
+        ..link_to(peer, port)
+    }
+}
+
+/// As a handler's configuration writes it: `pod`, or a container's name.
+impl From<&str> for Peer {
+    fn from(word: &str) -> Self {
+        match word {
+            "pod" => Self::Pod,
+            name => Self::Container(name.to_owned()),
+        }
+    }
 }
 
 /// A refusal; the reason reaches whoever asked.
@@ -107,6 +143,15 @@ pub trait Policy {
     fn scope_container() -> Answer {
         Ok(Vec::new())
     }
+}
+
+/// Decides links, beside those of the handler's configuration.
+pub trait Links {
+    /// Asked for every container once its scopes are decided, before it exists.
+    ///
+    /// # Errors
+    /// A refusal of the container.
+    fn link_container() -> Linked;
 }
 
 /// Takes part in a pod's life. Every function admits, or does nothing, unless it is written.
@@ -173,6 +218,14 @@ pub trait Configurable {
 macro_rules! policy {
     ($plugin:ident) => {
         $crate::worlds::scoping::export!($plugin with_types_in $crate::worlds::scoping);
+    };
+}
+
+/// Exports a type that decides [`Links`].
+#[macro_export]
+macro_rules! links {
+    ($plugin:ident) => {
+        $crate::worlds::linking::export!($plugin with_types_in $crate::worlds::linking);
     };
 }
 

@@ -14,17 +14,17 @@
 /// What every world imports.
 pub mod imports {
     wit_bindgen::generate!({
-        path: "../../wit/0.1.0",
+        path: "../../wit/0.1.1",
         inline: "
             package husk:sdk;
             world imports {
-                import husk:plugin/pod@0.1.0;
-                import husk:plugin/container@0.1.0;
-                import husk:plugin/process@0.1.0;
-                import husk:plugin/exit@0.1.0;
-                import husk:plugin/update@0.1.0;
-                import husk:plugin/edit@0.1.0;
-                import husk:plugin/host@0.1.0;
+                import husk:plugin/pod@0.1.1;
+                import husk:plugin/container@0.1.1;
+                import husk:plugin/process@0.1.1;
+                import husk:plugin/exit@0.1.1;
+                import husk:plugin/update@0.1.1;
+                import husk:plugin/edit@0.1.1;
+                import husk:plugin/host@0.1.1;
             }
         ",
         world: "husk:sdk/imports",
@@ -40,9 +40,10 @@ macro_rules! export {
         /// What a plugin exports.
         pub mod $interface {
             wit_bindgen::generate!({
-                path: "../../wit/0.1.0",
+                path: "../../wit/0.1.1",
                 inline: $inline,
                 pub_export_macro: true,
+                additional_derives: [PartialEq, Eq],
                 $(with: { $types: crate::worlds::imports::husk::plugin::types },)?
             });
         }
@@ -51,17 +52,22 @@ macro_rules! export {
 
 export!(
     scoping,
-    "package husk:sdk-scoping; world scoping { export husk:plugin/scoping@0.1.0; }",
-    "husk:plugin/types@0.1.0"
+    "package husk:sdk-scoping; world scoping { export husk:plugin/scoping@0.1.1; }",
+    "husk:plugin/types@0.1.1"
+);
+export!(
+    linking,
+    "package husk:sdk-linking; world linking { export husk:plugin/linking@0.1.1; }",
+    "husk:plugin/types@0.1.1"
 );
 export!(
     lifecycle,
-    "package husk:sdk-lifecycle; world lifecycle { export husk:plugin/lifecycle@0.1.0; }",
-    "husk:plugin/types@0.1.0"
+    "package husk:sdk-lifecycle; world lifecycle { export husk:plugin/lifecycle@0.1.1; }",
+    "husk:plugin/types@0.1.1"
 );
 export!(
     configurable,
-    "package husk:sdk-configurable; world configurable { export husk:plugin/configurable@0.1.0; }"
+    "package husk:sdk-configurable; world configurable { export husk:plugin/configurable@0.1.1; }"
 );
 
 impl<T: crate::Policy> scoping::exports::husk::plugin::scoping::Guest for T {
@@ -73,6 +79,13 @@ impl<T: crate::Policy> scoping::exports::husk::plugin::scoping::Guest for T {
     fn scope_container() -> crate::Answer {
         crate::tell_of_panics();
         T::scope_container()
+    }
+}
+
+impl<T: crate::Links> linking::exports::husk::plugin::linking::Guest for T {
+    fn link_container() -> crate::Linked {
+        crate::tell_of_panics();
+        T::link_container()
     }
 }
 

@@ -14,10 +14,11 @@
 //!   is made, or made again, the link is, too.
 //! * Two ends in one network make no link: the port is there already.
 //! * The node's network is never an end.
-//! * A port of a network leads to one place. Containers of one network may have the same link.
+//! * A port of a network leads to one place. Containers of one network may have the same link, and
+//!   configuration and plugins may decide the same one.
 //! * Links may form a chain, but no circle.
 use std::collections::HashMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -100,6 +101,9 @@ pub enum Network {
     Group(String),
 }
 
+/// Where connections of a link come in: a port of its peer's network, or of its container's own.
+pub(crate) type Entrance = (Option<Peer>, Protocol, u16);
+
 /// A container that has been made and has not ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Present<'a> {
@@ -179,10 +183,25 @@ pub enum LinkError {
         /// `the pod`, or `container NAME`.
         whose: String,
     },
+    /// Two that decide its links want a port to lead to different places.
+    #[error(
+        "container {container} cannot have both {other} and {link}: connections come in at one port; \
+         give one of them another `{key}`, or leave one out"
+    )]
+    Conflict {
+        /// Whose links they are.
+        container: String,
+        /// The link that was decided first.
+        other: Box<Link>,
+        /// The other one.
+        link: Box<Link>,
+        /// The key that says the port.
+        key: &'static str,
+    },
     /// The port leads elsewhere already.
     #[error(
         "container {container} cannot have {link}: {protocol} port {port} of {network} is taken by \
-         a link of container {other}; give one of them another `{key}`"
+         a link of container {other}, decided by {other_by}; give one of them another `{key}`"
     )]
     Taken {
         /// Whose link it is.
@@ -194,9 +213,11 @@ pub enum LinkError {
         /// The port that is taken.
         port: u16,
         /// In whose network.
-        network: Network,
+        network: Box<Network>,
         /// Whose link has it.
         other: String,
+        /// Who decided that one.
+        other_by: String,
         /// The key that says the port.
         key: &'static str,
     },
@@ -221,6 +242,46 @@ pub enum LinkError {
         /// How many there are.
         count: usize,
     },
+}
+
+/// Adds further links to those of a container: what plugins decide to what the configuration says, or
+/// what one plugin decides to what another does. A link that is there already stays as it is.
+///
+/// # Errors
+/// Two of them come in at one port and lead to different places, or there are too many.
+pub fn add(
+    links: &mut Vec<Link>,
+    further: impl IntoIterator<Item = Link>,
+    container: &str,
+) -> Result<(), LinkError> {
+    let entrances = links.iter().enumerate();
+    let mut entrances: HashMap<Entrance, usize> =
+        entrances.map(|(at, link)| (link.entrance(), at)).collect();
+    for link in further {
+        let entrance = link.entrance();
+        match entrances.get(&entrance).and_then(|at| links.get(*at)) {
+            Some(other) if other.is_as(&link) => {}
+            Some(other) => {
+                return Err(LinkError::Conflict {
+                    container: container.to_owned(),
+                    other: Box::new(other.clone()),
+                    key: link.listening_key(),
+                    link: Box::new(link),
+                });
+            }
+            None => {
+                entrances.insert(entrance, links.len());
+                links.push(link);
+            }
+        }
+        if links.len() > MOST {
+            return Err(LinkError::TooMany {
+                container: container.to_owned(),
+                count: links.len(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// What the links of these containers come to. Those whose peer is not among `containers` are left
@@ -262,8 +323,9 @@ pub fn plan(
                         link: Box::new(link.clone()),
                         protocol: joined.protocol,
                         port: joined.port,
-                        network: joined.from,
+                        network: Box::new(joined.from),
                         other: other.container.clone(),
+                        other_by: other.by.clone(),
                         key: link.listening_key(),
                     });
                 }
@@ -395,20 +457,54 @@ impl Link {
             Direction::From => "port",
         }
     }
-}
 
-impl fmt::Display for Link {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Where connections come in.
+    pub(crate) fn entrance(&self) -> Entrance {
+        match self.direction {
+            Direction::To => (None, self.protocol, self.local),
+            Direction::From => (Some(self.peer.clone()), self.protocol, self.port),
+        }
+    }
+
+    /// Whether it is the same link, whoever decided it.
+    fn is_as(&self, other: &Self) -> bool {
+        let Self {
+            direction,
+            peer,
+            port,
+            local,
+            protocol,
+            by: _,
+        } = self;
+        (*direction, peer, *port, *local, *protocol)
+            == (
+                other.direction,
+                &other.peer,
+                other.port,
+                other.local,
+                other.protocol,
+            )
+    }
+
+    /// What it is, without who decided it.
+    #[must_use]
+    pub fn words(&self) -> String {
         let Self { peer, port, .. } = self;
         let way = match self.direction {
             Direction::To => "to",
             Direction::From => "from",
         };
-        write!(f, "the link {way} {} port {port} of {peer}", self.protocol)?;
+        let mut words = format!("{way} {} port {port} of {peer}", self.protocol);
         if self.local != self.port {
-            write!(f, " (local {})", self.local)?;
+            let _ = write!(words, " (local {})", self.local);
         }
-        write!(f, ", decided by {}", self.by)
+        words
+    }
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the link {}, decided by {}", self.words(), self.by)
     }
 }
 

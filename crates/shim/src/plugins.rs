@@ -85,6 +85,11 @@ impl Plugins {
         self.chain.decides_scopes()
     }
 
+    /// Whether any decides links.
+    pub(crate) fn decide_links(&self) -> bool {
+        self.chain.decides_links()
+    }
+
     /// Whether any takes part in the lifecycle.
     pub(crate) fn follow_lifecycle(&self) -> bool {
         self.chain.follows_lifecycle()

@@ -4,8 +4,8 @@ mod edits;
 use std::collections::BTreeMap;
 
 use husk_plugin::{
-    Answer, Assignment, Configurable, Denial, Hooks, Kind, Policy, Scope, Verdict, assign,
-    container, deny, host,
+    Answer, Assignment, Configurable, Denial, Hooks, Kind, Link, Linked, Links, Policy, Protocol,
+    Scope, Verdict, assign, container, deny, host, link_from, link_to,
 };
 use serde::Deserialize;
 
@@ -28,8 +28,21 @@ struct Act {
     deny: Option<String>,
     /// The scopes to assign, by kind, as a handler's configuration writes them.
     scopes: BTreeMap<String, String>,
+    /// The links to decide, as a handler's configuration writes them.
+    links: Vec<LinkWords>,
     /// The changes to the container that is being made.
     edits: Edits,
+}
+
+/// A link.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LinkWords {
+    to: Option<String>,
+    from: Option<String>,
+    port: u16,
+    local: Option<u16>,
+    protocol: Option<String>,
 }
 
 /// The ways to go wrong.
@@ -54,6 +67,18 @@ impl Policy for Says {
         let settings: Settings = husk_plugin::settings()?;
         let act = settings.get("scope-container");
         scopes(act.filter(|act| act.is_about_container()))
+    }
+}
+
+impl Links for Says {
+    fn link_container() -> Linked {
+        let settings: Settings = husk_plugin::settings()?;
+        let act = settings.get("link-container");
+        let Some(act) = act.filter(|act| act.is_about_container()) else {
+            return Ok(Vec::new());
+        };
+        act.verdict()?;
+        links(act).map_err(deny)
     }
 }
 
@@ -106,7 +131,9 @@ impl Configurable for Says {
     fn validate_settings(settings: String) -> Result<(), String> {
         let settings: Settings = husk_plugin::parse_settings(&settings)?;
         for (name, act) in &settings {
-            assignments(act).map_err(|problem| format!("{name}: {problem}"))?;
+            let made = assignments(act).map(drop);
+            made.and_then(|()| links(act).map(drop))
+                .map_err(|problem| format!("{name}: {problem}"))?;
         }
         match settings.get("validate-settings") {
             Some(act) => act.verdict().map_err(|denial| denial.reason),
@@ -178,6 +205,26 @@ fn assignments(act: &Act) -> Result<Vec<Assignment>, String> {
     act.scopes.iter().map(parse).collect()
 }
 
+fn links(act: &Act) -> Result<Vec<Link>, String> {
+    let parse = |words: &LinkWords| {
+        let link = match (words.to.as_deref(), words.from.as_deref()) {
+            (Some(to), None) => link_to(to, words.port),
+            (None, Some(from)) => link_from(from, words.port),
+            _ => return Err("a link has one of `to` and `from`".to_owned()),
+        };
+        Ok(Link {
+            local: words.local,
+            protocol: match words.protocol.as_deref() {
+                None | Some("tcp") => Protocol::Tcp,
+                Some("udp") => Protocol::Udp,
+                Some(word) => return Err(format!("`{word}` is not a protocol")),
+            },
+            ..link
+        })
+    };
+    act.links.iter().map(parse).collect()
+}
+
 fn kind(word: &str) -> Result<Kind, String> {
     Ok(match word {
         "network" => Kind::Network,
@@ -220,5 +267,6 @@ fn fill() {
 }
 
 husk_plugin::policy!(Says);
+husk_plugin::links!(Says);
 husk_plugin::hooks!(Says);
 husk_plugin::configurable!(Says);

@@ -1,6 +1,6 @@
 // The container `agent` gets a network of its own; pods that ask for the node's processes are refused.
-import * as pod from 'husk:plugin/pod@0.1.0';
-import * as container from 'husk:plugin/container@0.1.0';
+import * as pod from 'husk:plugin/pod@0.1.1';
+import * as container from 'husk:plugin/container@0.1.1';
 
 export const scoping = {
   scopeSandbox: () => {

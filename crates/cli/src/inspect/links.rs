@@ -74,7 +74,8 @@ pub(super) fn count(report: &mut Report, pod: &Pod) {
         .enable_all()
         .build();
     let Ok(runtime) = runtime else { return };
-    let asked = runtime.block_on(tokio::time::timeout(PATIENCE, ask(pod)));
+    // The clock of the timeout is the runtime's: it is made inside.
+    let asked = runtime.block_on(async { tokio::time::timeout(PATIENCE, ask(pod)).await });
     let Ok(Some(said)) = asked else { return };
     for link in &mut report.links {
         let same = said.iter().find(|said| said.carried == link.carried);

@@ -10,12 +10,25 @@ use husk_scope::{Kind, Plan, Scope};
 use serde_json::Value;
 
 use super::fixture::{self, plan};
-use super::{find, report, text};
+use super::{find, links, report, text};
 
 #[test]
 fn a_pod_is_shown_on_one_page() {
     let page = text::render(&fixture::report(), false);
     assert_eq!(page, include_str!("page.txt"));
+}
+
+#[test]
+fn a_shim_that_cannot_be_asked_leaves_open_what_links_have_carried() {
+    let dir = tempfile::tempdir().unwrap();
+    let pod = record::Pod {
+        socket: dir.path().join("nobody.sock"),
+        ..record::Pod::default()
+    };
+    let mut report = fixture::report();
+    let before = report.links.clone();
+    links::count(&mut report, &pod);
+    assert_eq!(report.links, before);
 }
 
 #[test]

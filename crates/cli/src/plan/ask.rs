@@ -6,9 +6,10 @@ use husk_engine::pod::Preview;
 use husk_plugin_host::subject::{self, Question};
 use husk_plugin_host::{Chain, Outcome, decide};
 use husk_scope::config::Config;
-use husk_scope::{Plan, Scope, requested};
+use husk_scope::{Kind, Plan, Scope, requested};
 use oci_spec::runtime::Spec;
 
+use super::links::{Links, PlannedLink};
 use super::report::{Part, Report};
 use super::view::View;
 
@@ -68,8 +69,9 @@ pub(super) fn ask(
         }
     };
     if let Some((chain, mut view)) = chain {
+        let mut links = Links::new(&containers);
         for preview in containers {
-            let part = container(config, &facts, &chain, &mut view, preview);
+            let part = container(config, &facts, &chain, &mut view, &mut links, preview);
             if part.denied.is_none() {
                 facts.containers.push(part.name.clone());
             }
@@ -110,12 +112,16 @@ fn container(
     facts: &subject::Pod,
     chain: &Chain,
     view: &mut View,
+    links: &mut Links,
     preview: Preview,
 ) -> Part {
     let mut part = Part::new(preview.name.clone(), facts.requested.clone());
     part.without_image = preview.without_image;
-    match plan(config, facts, chain, view, preview, &mut part) {
-        Ok(plan) => part.plan = Some(plan),
+    match plan(config, facts, chain, view, links, preview, &mut part) {
+        Ok((plan, links)) => {
+            part.plan = Some(plan);
+            part.links = links;
+        }
         Err(denied) => part.denied = Some(denied),
     }
     part
@@ -126,9 +132,10 @@ fn plan(
     facts: &subject::Pod,
     chain: &Chain,
     view: &mut View,
+    links: &mut Links,
     preview: Preview,
     part: &mut Part,
-) -> Result<Plan, Denied> {
+) -> Result<(Plan, Vec<PlannedLink>), Denied> {
     let pod = Arc::new(facts.clone());
     let Preview { name, id, spec, .. } = preview;
     let wanted = requested(&spec, view).map_err(|error| error.to_string())?;
@@ -145,10 +152,15 @@ fn plan(
     let by_plugins = settle(part, chain.scopes(&pod, Some(&container)))?;
     let plan = decide::container_plan(config, &name, &wanted, by_plugins, Vec::new())
         .map_err(|error| error.to_string())?;
+    let by_plugins = settle(part, chain.links(&pod, &container))?;
+    let decided = decide::container_links(config, &name, by_plugins);
+    let decided = decided.map_err(|error| error.to_string())?;
     let spec = settle(part, chain.container_creating(&pod, &container))?;
     let mut spec = Spec::clone(&spec);
     plan.edit(&mut spec, view)
         .map_err(|error| error.to_string())?;
     view.add(&name, &plan, &spec);
-    Ok(plan)
+    let network = &plan.get(Kind::Network).scope;
+    let links = links.add(&name, network, decided, &view.network(), &config.ceiling);
+    Ok((plan, links.map_err(|error| error.to_string())?))
 }

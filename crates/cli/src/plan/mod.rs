@@ -19,6 +19,7 @@ use crate::inspect::Color;
 use crate::run;
 
 mod ask;
+mod links;
 mod report;
 mod text;
 mod view;

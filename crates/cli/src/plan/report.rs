@@ -3,6 +3,8 @@ use husk_plugin_host::Decision;
 use husk_scope::{Plan, Scopes};
 use serde::Serialize;
 
+use super::links::PlannedLink;
+
 /// The plan of a pod.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
@@ -30,6 +32,8 @@ pub(super) struct Part {
     pub(super) log: Vec<(String, String)>,
     /// What would be; none when it is refused.
     pub(super) plan: Option<Plan>,
+    /// The ports that would lead out of its network, or into it.
+    pub(super) links: Vec<PlannedLink>,
     /// Why it would be refused, and by whom.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) denied: Option<String>,
@@ -46,6 +50,7 @@ impl Part {
             decisions: Vec::new(),
             log: Vec::new(),
             plan: None,
+            links: Vec::new(),
             denied: None,
             without_image: false,
         }

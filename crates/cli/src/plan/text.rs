@@ -2,6 +2,7 @@
 use husk_plugin_host::Decision;
 use husk_scope::Kind;
 
+use super::links::PlannedLink;
 use super::report::{Part, Report};
 use husk_terminal::page::{Cell, Page, Style, cell};
 
@@ -10,6 +11,9 @@ const NOTHING: &str = "–";
 
 /// The functions whose answers are scopes, and so in the table.
 const SCOPING: [&str; 2] = ["scope-sandbox", "scope-container"];
+
+/// The function whose answers are links, and so below the table.
+const LINKING: &str = "link-container";
 
 pub(super) fn render(report: &Report, colours: bool) -> String {
     let mut page = Page::new(colours);
@@ -35,8 +39,20 @@ fn part(page: &mut Page, title: &str, report: &Report, part: &Part) {
     };
     page.title(title, note);
     page.table(&table(report, part));
+    for PlannedLink { link, waits } in &part.links {
+        page.sentence(
+            "link: ",
+            Style::Plain,
+            &format!("{}, decided by {}", link.words(), link.by),
+        );
+        if let Some(waits) = waits {
+            page.sentence("      ", Style::Yellow, waits);
+        }
+    }
     for decision in &part.decisions {
-        if !SCOPING.contains(&decision.question) || decision.denied {
+        let is_shown = SCOPING.contains(&decision.question)
+            || (decision.question == LINKING && decision.counted && part.plan.is_some());
+        if !is_shown || decision.denied {
             page.sentence("", style(decision), &words(decision));
         }
     }

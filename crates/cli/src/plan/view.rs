@@ -32,6 +32,11 @@ impl View {
         }
     }
 
+    /// Whether the pod has a network of its own: POD or NODE.
+    pub(super) fn network(&self) -> Scope {
+        self.sandbox[Kind::Network].clone()
+    }
+
     /// Takes in a container, with its edited spec. What it shares with the pod the sandbox has from
     /// then on: the shim makes it before the first container that is assigned it.
     pub(super) fn add(&mut self, name: &str, plan: &Plan, spec: &Spec) {

@@ -28,8 +28,13 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let mut problems = foreign_imports(&description);
     problems.extend(settings_refused(&plugin));
     let questions = plugin.questions();
-    let (policy, hooks) = plugin.exports();
-    let worlds: Vec<&str> = [(policy, "a policy"), (hooks, "hooks")]
+    let exports = plugin.exports();
+    let parts = [
+        (exports.decides_scopes, "a policy"),
+        (exports.decides_links, "links"),
+        (exports.follows_lifecycle, "hooks"),
+    ];
+    let worlds: Vec<&str> = parts
         .iter()
         .filter(|(is, _)| *is)
         .map(|(_, name)| *name)

@@ -12,8 +12,8 @@ fn exports_and_imports_are_listed() {
         .unwrap();
     let text = succeeded(&output);
     for line in [
-        "exports husk:plugin/scoping@0.1.0",
-        "imports husk:plugin/container@0.1.0",
+        "exports husk:plugin/scoping@0.1.1",
+        "imports husk:plugin/container@0.1.1",
     ] {
         assert!(text.lines().any(|found| found == line), "{text}");
     }

@@ -111,6 +111,108 @@ fn the_table_has_a_column_for_each_plugin() {
     assert_eq!(words("ipc"), ipc);
 }
 
+/// `plugins/isolate` that sets the agent apart, and its links.
+fn isolate(links: &str) -> String {
+    let settings = format!("settings = {{ containers = ['agent'], links = [{links}] }}");
+    plugin("alone", "isolate", &settings)
+}
+
+#[test]
+fn links_are_shown_before_anything_exists_and_who_decided_each() {
+    let config = "[[containers.agent.links]]\nto = 'app'\nport = 8080\nlocal = 3128\n".to_owned()
+        + &isolate(
+            "{container = 'agent', from = 'pod', port = 9000, protocol = 'udp'}, \
+             {container = 'agent', to = 'proxy', port = 1}",
+        );
+    let (report, code) = report(POD, &config);
+    assert_eq!(code, Some(0), "{report:#}");
+    let [app, agent] = [0, 1].map(|at| &report["containers"][at]);
+    assert_eq!(app["links"], json!([]));
+    let links = &agent["links"];
+    assert_eq!(
+        links[0],
+        json!({
+            "direction": "to", "peer": {"container": "app"}, "port": 8080, "local": 3128,
+            "protocol": "tcp", "by": "configuration", "waits": null,
+        })
+    );
+    assert_eq!(links[1]["peer"], "pod");
+    assert_eq!(links[1]["by"], "policy alone");
+    assert_eq!(
+        links[2]["waits"],
+        "the pod has no container proxy: the link waits for one"
+    );
+    let text = succeeded(&plan(POD, &config, &[]));
+    for line in [
+        "link: to tcp port 8080 of container app (local 3128), decided by configuration",
+        "link: from udp port 9000 of the pod, decided by policy alone",
+        "the pod has no container proxy: the link waits for one",
+    ] {
+        assert!(text.contains(line), "no `{line}` in {text}");
+    }
+}
+
+#[test]
+fn links_that_cannot_be_are_refused_by_the_plan() {
+    let node = format!("  hostNetwork: true\n{POD}");
+    let link = "{container = 'agent', from = 'pod', port = 9000}";
+    let rival = "[[containers.agent.links]]\nfrom = 'pod'\nport = 9000\nlocal = 1\n";
+    let closed = "[ceiling]\nlinks = 'none'\n";
+    for (spec, before, words) in [
+        (node.as_str(), "", "the pod is on the node's network"),
+        (
+            POD,
+            closed,
+            "[ceiling] of the handler's configuration says links",
+        ),
+        (
+            POD,
+            rival,
+            "decided by configuration and the link from tcp",
+        ),
+    ] {
+        let (report, code) = report(spec, &format!("{before}{}", isolate(link)));
+        assert_eq!(code, DENIED, "{report:#}");
+        let denied = report["containers"][1]["denied"].as_str().unwrap();
+        assert!(
+            denied.contains(words) && denied.contains("decided by policy alone"),
+            "{denied}"
+        );
+        assert_eq!(report["containers"][1]["links"], json!([]));
+    }
+    // What another container's link has taken.
+    let config = "[containers.app.scopes]\nnetwork = 'container'\n\
+                  [[containers.app.links]]\nfrom = 'pod'\nport = 9000\n"
+        .to_owned()
+        + &isolate(link);
+    let (report, code) = report(POD, &config);
+    assert_eq!(code, DENIED, "{report:#}");
+    let denied = report["containers"][1]["denied"].as_str().unwrap();
+    let words = "is taken by a link of container app, decided by configuration";
+    assert!(denied.contains(words), "{denied}");
+}
+
+#[test]
+fn a_link_between_containers_that_are_never_there_together_is_told() {
+    let spec = "  initContainers:\n\
+        \x20 - {name: setup, image: busybox}\n\
+        \x20 - {name: proxy, image: busybox, restartPolicy: Always}\n"
+        .to_owned()
+        + POD;
+    let config = isolate(
+        "{container = 'agent', to = 'setup', port = 1}, \
+         {container = 'agent', to = 'proxy', port = 2}",
+    );
+    let (report, code) = report(&spec, &config);
+    assert_eq!(code, Some(0), "{report:#}");
+    let links = &report["containers"][3]["links"];
+    assert_eq!(
+        links[0]["waits"],
+        "container setup has ended when the other comes: the link is never made"
+    );
+    assert_eq!(links[1]["waits"], Value::Null);
+}
+
 #[test]
 fn a_refused_sandbox_names_policy_and_reason() {
     let spec = format!("  hostNetwork: true\n{POD}");

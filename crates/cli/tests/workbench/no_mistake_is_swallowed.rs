@@ -25,11 +25,16 @@ fn failed(output: &Output) -> String {
 
 /// Asks a component the one case, as `husk policy test` with these further words.
 fn test(name: &str, case: &str, words: &[&str]) -> Output {
+    test_for("[ceiling]\nnetwork = 'pod'", name, case, words)
+}
+
+/// The same, for a handler with this ceiling.
+fn test_for(ceiling: &str, name: &str, case: &str, words: &[&str]) -> Output {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("cases")).unwrap();
     fs::write(dir.path().join("cases/the-one.toml"), case).unwrap();
     let config = format!(
-        "[ceiling]\nnetwork = 'pod'\n[[plugin]]\nname = 'says'\npath = '{}'\ndeadline = '200ms'\n",
+        "{ceiling}\n[[plugin]]\nname = 'says'\npath = '{}'\ndeadline = '200ms'\n",
         component("says").display()
     );
     fs::write(dir.path().join("config.toml"), config).unwrap();
@@ -81,6 +86,40 @@ fn a_scope_that_no_handler_takes() {
         "expect.denied = 'ceiling'",
     );
     succeeded(&test("says", &refused, &["--config", "config.toml"]));
+}
+
+#[test]
+fn a_link_that_no_handler_takes_and_one_that_did_not_come() {
+    let case = |links: &str, expected: &str| {
+        format!(
+            "question = 'link-container'\nsettings.link-container.links = [{links}]\n\
+             expect.links = [{expected}]\n"
+        )
+    };
+    let link = "{to = 'proxy', port = 8080}";
+    let other = "{from = 'pod', port = 9000, local = 80, protocol = 'udp'}";
+    succeeded(&test(
+        "says",
+        &case(&format!("{link}, {other}"), &format!("{other}, {link}")),
+        &[],
+    ));
+    let said = failed(&test("says", &case(link, other), &[]));
+    for line in [
+        "- from udp port 9000 of the pod (local 80)",
+        "+ to tcp port 8080 of container proxy",
+    ] {
+        assert!(said.contains(line), "no `{line}` in {said}");
+    }
+    let said = failed(&test("says", &case("", "{port = 1}"), &[]));
+    assert!(said.contains("one of `to` and `from`"), "{said}");
+    let closed = "[ceiling]\nlinks = 'none'";
+    let said = failed(&test_for(
+        closed,
+        "says",
+        &case(link, link),
+        &["--config", "config.toml"],
+    ));
+    assert!(said.contains("links = \"none\""), "{said}");
 }
 
 #[test]
@@ -158,6 +197,10 @@ fn an_export_that_nobody_would_ask() {
             "export const lifecycle = {};",
             "the world `policy` does not export",
         ),
+        (
+            "export const linking = { linkContainer: () => [] };",
+            "build with `--world policy-with-links`",
+        ),
         ("export const scopping = {};", "no interface of husk:plugin"),
     ] {
         fs::write(project.join("policy.js"), format!("{source}\n{more}\n")).unwrap();
@@ -173,7 +216,7 @@ fn a_question_that_a_component_does_not_answer_is_listed() {
     let output = policy(Path::new("/"), &["check", component.to_str().unwrap()]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
-        said.contains("answers validate-settings, scope-sandbox, scope-container"),
+        said.contains("answers validate-settings, scope-sandbox, scope-container, link-container"),
         "{said}"
     );
     let words = "no answer to: sandbox-starting";

@@ -29,6 +29,8 @@ pub struct Preview {
     /// Whether the spec lacks what the image says: its command, environment, user and directory.
     /// An image is not fetched to be looked at.
     pub without_image: bool,
+    /// Whether it ends before the next one is made: an init container that is no sidecar.
+    pub passes: bool,
     /// What the shim would be told.
     pub spec: Spec,
 }
@@ -56,9 +58,15 @@ pub fn preview(
         files: BTreeMap::new(),
         shm: None,
     };
-    let containers = pod.init_containers.iter().chain(&pod.containers);
-    let previews = containers
-        .map(|container| one(paths, manifests, &pod, container, &sandbox))
+    let inits = pod.init_containers.iter();
+    let inits = inits.map(|container| (container, !container.sidecar));
+    let containers = pod.containers.iter().map(|container| (container, false));
+    let previews = inits
+        .chain(containers)
+        .map(|(container, passes)| {
+            let preview = one(paths, manifests, &pod, container, &sandbox);
+            preview.map(|preview| Preview { passes, ..preview })
+        })
         .collect::<Result<_, _>>()?;
     Ok((sandbox.id, sandbox.cgroup, previews))
 }
@@ -99,6 +107,7 @@ fn one(
         id: container_id(&sandbox.id, &name),
         name,
         without_image: without_image || user_unknown,
+        passes: false,
         spec,
     })
 }

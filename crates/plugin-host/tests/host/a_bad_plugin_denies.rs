@@ -213,7 +213,10 @@ fn a_component_without_our_exports_is_no_plugin() {
     let host = Host::new().unwrap();
     let component = wat::parse_str("(component)").unwrap();
     let error = common::load(&host, &component, common::settings("empty")).unwrap_err();
-    assert!(error.to_string().contains("exports neither"), "{error}");
+    assert!(
+        error.to_string().contains("exports none of the interfaces"),
+        "{error}"
+    );
 }
 
 /// Hooks that trap in every function.
@@ -231,7 +234,7 @@ fn trapping_hooks() -> Vec<u8> {
     ]
     .iter()
     .map(|(name, result)| {
-        format!(r#"(func (export "husk:plugin/lifecycle@0.1.0#{name}") {result} (unreachable))"#)
+        format!(r#"(func (export "husk:plugin/lifecycle@0.1.1#{name}") {result} (unreachable))"#)
     })
     .collect();
     common::component(
@@ -240,7 +243,7 @@ fn trapping_hooks() -> Vec<u8> {
             r#"(module
                 (memory (export "memory") 1)
                 (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024))
-                (func (export "husk:plugin/configurable@0.1.0#validate-settings")
+                (func (export "husk:plugin/configurable@0.1.1#validate-settings")
                     (param i32 i32) (result i32) (unreachable))
                 {functions})"#
         ),
@@ -294,7 +297,7 @@ fn a_flood_of_log_lines_is_cut() {
             (local.set $i (i32.add (local.get $i) (i32.const 1)))
             (br_if $l (i32.lt_u (local.get $i) (i32.const 1000))))";
     let component = calling(
-        r#""husk:plugin/host@0.1.0" "log""#,
+        r#""husk:plugin/host@0.1.1" "log""#,
         "(param i32 i32 i32)",
         call,
     );
@@ -320,7 +323,7 @@ fn a_log_line_of_megabytes_is_refused() {
     let call = "(drop (memory.grow (i32.const 800)))
         (call $f (i32.const 1) (i32.const 0) (i32.const 50000000))";
     let component = calling(
-        r#""husk:plugin/host@0.1.0" "log""#,
+        r#""husk:plugin/host@0.1.1" "log""#,
         "(param i32 i32 i32)",
         call,
     );
@@ -333,7 +336,7 @@ fn a_log_line_of_megabytes_is_refused() {
 fn a_question_without_a_subject_is_a_trap() {
     let host = Host::new().unwrap();
     let component = calling(
-        r#""husk:plugin/container@0.1.0" "uid""#,
+        r#""husk:plugin/container@0.1.1" "uid""#,
         "(result i32)",
         "(drop (call $f))",
     );

@@ -21,7 +21,7 @@ fn why(prelude: &str, body: &str) -> String {
 
 /// Logs the twelve bytes at 256 at this level.
 fn logging(level: u8) -> (String, String) {
-    let prelude = r#"(import "husk:plugin/host@0.1.0" "log" (func $log (param i32 i32 i32)))
+    let prelude = r#"(import "husk:plugin/host@0.1.1" "log" (func $log (param i32 i32 i32)))
         (data (i32.const 256) "out of\0abeef")"#;
     let body =
         format!("(call $log (i32.const {level}) (i32.const 256) (i32.const 11)) (unreachable)");
@@ -77,7 +77,7 @@ fn settings_of_a_plugin_that_takes_none_are_an_error_with_their_place() {
     let words = "husk.toml:7: plugin `deaf` takes no settings";
     assert!(error.to_string().contains(words), "{error}");
     // One that asks for them may have them, without a function that checks them.
-    let prelude = r#"(import "husk:plugin/host@0.1.0" "settings" (func $f (param i32)))"#;
+    let prelude = r#"(import "husk:plugin/host@0.1.1" "settings" (func $f (param i32)))"#;
     let asks = common::policy(prelude, "(call $f (i32.const 512)) (i32.const 0)");
     common::load(&host, &asks, settings).unwrap();
 }

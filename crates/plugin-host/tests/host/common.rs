@@ -17,7 +17,14 @@ use wit_parser::Resolve;
 
 /// Where the WIT package is.
 pub(crate) fn wit() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit/0.1.0")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit/0.1.1")
+}
+
+/// The package as it was when this version was released.
+pub(crate) fn frozen(version: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../wit/frozen")
+        .join(version)
 }
 
 /// A component of `world` around a core module.
@@ -56,8 +63,8 @@ pub(crate) fn policy(prelude: &str, body: &str) -> Vec<u8> {
                     (local.set $at (global.get $next))
                     (global.set $next (i32.add (global.get $next) (i32.and (i32.add (local.get 3) (i32.const 15)) (i32.const -16))))
                     (local.get $at))
-                (func (export "husk:plugin/scoping@0.1.0#scope-sandbox") (result i32) {body})
-                (func (export "husk:plugin/scoping@0.1.0#scope-container") (result i32) {body}))"#
+                (func (export "husk:plugin/scoping@0.1.1#scope-sandbox") (result i32) {body})
+                (func (export "husk:plugin/scoping@0.1.1#scope-container") (result i32) {body}))"#
         ),
     )
 }

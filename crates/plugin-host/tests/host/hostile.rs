@@ -136,7 +136,7 @@ const RECURSION: &str = "(func $deep (call $deep) (call $deep))";
 fn wit() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .ancestors()
-        .map(|dir| dir.join("wit/0.1.0"))
+        .map(|dir| dir.join("wit/0.1.1"))
         .find(|wit| wit.is_dir())
         .expect("the WIT package is in the repository")
 }
@@ -166,7 +166,7 @@ fn module(letter: char, prelude: &str, body: &str) -> String {
     for (interface, name, parameters) in IMPORTS {
         let _ = writeln!(
             module,
-            r#"(import "husk:plugin/{interface}@0.1.0" "{name}" (func ${name} {parameters}))"#
+            r#"(import "husk:plugin/{interface}@0.1.1" "{name}" (func ${name} {parameters}))"#
         );
     }
     let letter = u32::from(letter);
@@ -187,7 +187,7 @@ fn module(letter: char, prelude: &str, body: &str) -> String {
             (i32.store (i32.const 4) (local.get 0))
             (i32.store (i32.const 8) (local.get 1)))
         (func $harm {body})
-        (func (export "husk:plugin/lifecycle@0.1.0#container-creating") (result i32)
+        (func (export "husk:plugin/lifecycle@0.1.1#container-creating") (result i32)
             (call $name (i32.const 16))
             (if (i32.eq (i32.load8_u (i32.load (i32.const 16))) (i32.const {letter}))
                 (then (call $harm)))
@@ -197,7 +197,7 @@ fn module(letter: char, prelude: &str, body: &str) -> String {
     for name in ["sandbox-starting", "exec-starting", "resources-updating"] {
         let _ = writeln!(
             module,
-            r#"(func (export "husk:plugin/lifecycle@0.1.0#{name}") (result i32) (i32.const 0))"#
+            r#"(func (export "husk:plugin/lifecycle@0.1.1#{name}") (result i32) (i32.const 0))"#
         );
     }
     for name in [
@@ -209,7 +209,7 @@ fn module(letter: char, prelude: &str, body: &str) -> String {
     ] {
         let _ = writeln!(
             module,
-            r#"(func (export "husk:plugin/lifecycle@0.1.0#{name}"))"#
+            r#"(func (export "husk:plugin/lifecycle@0.1.1#{name}"))"#
         );
     }
     module.push(')');
@@ -221,7 +221,7 @@ fn encode(package: &str, import: &str, module: &str) -> Vec<u8> {
     let mut resolve = Resolve::default();
     let (_, _) = resolve.push_dir(wit()).expect("the WIT package parses");
     let world = format!(
-        "package test:hostile;\n{package}\nworld hostile {{ include husk:plugin/hooks@0.1.0; {import} }}"
+        "package test:hostile;\n{package}\nworld hostile {{ include husk:plugin/hooks@0.1.1; {import} }}"
     );
     let package = resolve
         .push_str("hostile.wit", &world)

@@ -16,6 +16,7 @@ mod hostile;
 mod no_chain_widens_past_the_ceiling;
 mod only_our_own_code_is_loaded;
 mod plugins_answer_their_cases;
+mod plugins_decide_links;
 mod plugins_decide_together;
 mod plugins_of_other_versions;
 mod the_wit_package_is_stable;

@@ -8,31 +8,79 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use wit_parser::{
-    Function, Handle, Interface, Resolve, Type, TypeDef, TypeDefKind, World, WorldItem,
+    Function, Handle, Interface, Resolve, Stability, Type, TypeDef, TypeDefKind, World, WorldItem,
 };
 
 /// The interfaces that plugins export: a further function there is one that older plugins lack.
-const EXPORTED: [&str; 3] = ["configurable", "lifecycle", "scoping"];
+const EXPORTED: [&str; 4] = ["configurable", "lifecycle", "linking", "scoping"];
+
+/// Today's version, and those that were released before.
+const TODAY: &str = "0.1.1";
+const FROZEN: [(&str, usize); 2] = [("0.1.0", 100), ("0.1.1", 110)];
 
 /// What a package holds, each item by its path, as text without its documentation.
 type Items = BTreeMap<String, String>;
 
 #[test]
 fn today_holds_what_is_frozen() {
-    let frozen = read(&wit("frozen/0.1.0"));
-    let today = read(&wit("0.1.0"));
-    assert_eq!(breaking(&frozen, &today), Vec::<String>::new());
-    assert!(
-        frozen.len() > 100,
-        "only {} items: is the frozen copy read whole?",
-        frozen.len()
-    );
+    let today = read(&wit(TODAY));
+    for (version, least) in FROZEN {
+        let frozen = read(&wit(&format!("frozen/{version}")));
+        assert_eq!(breaking(&frozen, &today), Vec::<String>::new(), "{version}");
+        assert!(
+            frozen.len() > least,
+            "only {} items: is the frozen copy of {version} read whole?",
+            frozen.len()
+        );
+    }
+}
+
+#[test]
+fn what_came_later_says_since_when() {
+    let mut versions = FROZEN.iter().map(|(version, _)| *version);
+    let mut before = read(&wit(&format!("frozen/{}", versions.next().unwrap())));
+    for version in versions {
+        let dir = wit(&format!("frozen/{version}"));
+        let since = since(&dir);
+        let after = read(&dir);
+        for item in after.keys().filter(|item| !before.contains_key(*item)) {
+            // What an interface holds is as old as that, or says so itself.
+            let owner = item.split('.').next().unwrap();
+            let said = since.get(item).or_else(|| since.get(owner));
+            assert_eq!(said.map(String::as_str), Some(version), "{item}");
+        }
+        before = after;
+    }
+}
+
+/// Since which version there is an item, where it says so.
+fn since(dir: &Path) -> BTreeMap<String, String> {
+    let mut resolve = Resolve::default();
+    let (package, _) = resolve.push_dir(dir).expect("the package parses");
+    let version = |stability: &Stability| match stability {
+        Stability::Stable { since, .. } => Some(since.to_string()),
+        _ => None,
+    };
+    let mut items = BTreeMap::new();
+    for (name, id) in &resolve.packages[package].interfaces {
+        let interface = &resolve.interfaces[*id];
+        items.extend(version(&interface.stability).map(|since| (name.clone(), since)));
+        for (function, signature) in &interface.functions {
+            let since = version(&signature.stability);
+            items.extend(since.map(|since| (format!("{name}.{function}"), since)));
+        }
+    }
+    for (name, id) in &resolve.packages[package].worlds {
+        let since = version(&resolve.worlds[*id].stability);
+        items.extend(since.map(|since| (format!("world {name}"), since)));
+    }
+    items
 }
 
 #[test]
 fn every_item_is_documented() {
     let mut resolve = Resolve::default();
-    let (package, _) = resolve.push_dir(wit("0.1.0")).expect("the package parses");
+    let (package, _) = resolve.push_dir(wit(TODAY)).expect("the package parses");
     let mut bare = Vec::new();
     for (name, id) in &resolve.packages[package].interfaces {
         let interface = &resolve.interfaces[*id];
@@ -108,6 +156,12 @@ fn what_breaks_a_plugin_is_seen() {
         Vec::<String>::new(),
         "a further getter"
     );
+    let interface = format!("{base} interface linking {{ link: func(); }}");
+    assert_eq!(
+        breaking(&frozen, &parse(&interface)),
+        Vec::<String>::new(),
+        "a further interface that plugins may export"
+    );
     let documented = base.replace("/// .", "/// The pod's id.");
     assert_eq!(breaking(&frozen, &parse(&documented)), Vec::<String>::new());
 }
@@ -130,7 +184,8 @@ fn breaking(frozen: &Items, today: &Items) -> Vec<String> {
     }
     for path in today.keys().filter(|path| !frozen.contains_key(*path)) {
         let interface = path.split('.').next().unwrap_or_default();
-        if EXPORTED.contains(&interface) {
+        let is_there = frozen.contains_key(interface);
+        if is_there && EXPORTED.contains(&interface) {
             problems.push(format!("{path} is new in an interface that plugins export"));
         }
     }
@@ -191,7 +246,13 @@ fn world(resolve: &Resolve, world: &World) -> String {
                 WorldItem::Function(function) => {
                     format!("{} {}", function.name, signature(resolve, function))
                 }
-                _ => resolve.name_world_key(key),
+                // The version is the package's, and the same for all.
+                _ => resolve
+                    .name_world_key(key)
+                    .split('@')
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned(),
             })
             .collect();
         names.sort();

@@ -26,11 +26,7 @@ pub(super) fn links(
             )));
         }
         let link = link(value, container)?;
-        let place = match link.direction {
-            Direction::To => (None, link.protocol, link.local),
-            Direction::From => (Some(link.peer.clone()), link.protocol, link.port),
-        };
-        if !ports.insert(place) {
+        if !ports.insert(link.entrance()) {
             return Err(value.senseless(format!(
                 "container {container} has two links with one port: {link}"
             )));

@@ -158,8 +158,8 @@ fn a_port_leads_to_one_place() {
     assert_eq!(
         error.to_string(),
         "container two cannot have the link from tcp port 80 of the pod, decided by \
-         configuration: tcp port 80 of the pod's network is taken by a link of container one; \
-         give one of them another `port`"
+         configuration: tcp port 80 of the pod's network is taken by a link of container one, \
+         decided by configuration; give one of them another `port`"
     );
     let mut udp = from(POD, 80);
     udp.protocol = Protocol::Udp;
@@ -265,4 +265,58 @@ proptest! {
             }
         }
     }
+}
+
+fn by(decider: &str, link: Link) -> Link {
+    Link {
+        by: decider.to_owned(),
+        ..link
+    }
+}
+
+#[test]
+fn a_link_that_two_decide_is_the_first_one_s() {
+    let first = link(Direction::To, "proxy", 8080, 3128);
+    let mut links = vec![first.clone()];
+    let further = [
+        by("policy p", first.clone()),
+        by("policy p", link(Direction::From, "proxy", 3128, 8080)),
+        by("policy p", link(Direction::From, POD, 3128, 8080)),
+    ];
+    add(&mut links, further.clone(), "agent").unwrap();
+    assert_eq!(links[0], first);
+    assert_eq!(links[1..], further[1..]);
+}
+
+#[test]
+fn two_links_that_come_in_at_one_port_are_both_named() {
+    for (first, second, key) in [
+        (
+            link(Direction::To, POD, 1, 80),
+            link(Direction::To, POD, 2, 80),
+            "`local`",
+        ),
+        (
+            link(Direction::From, POD, 80, 1),
+            link(Direction::From, POD, 80, 2),
+            "`port`",
+        ),
+    ] {
+        let mut links = vec![by("policy p", first)];
+        let said = add(&mut links, [by("policy q", second)], "agent");
+        let said = said.unwrap_err().to_string();
+        for words in ["container agent", "policy p", "policy q", key] {
+            assert!(said.contains(words), "no {words} in {said}");
+        }
+        assert_eq!(links.len(), 1);
+    }
+}
+
+#[test]
+fn no_more_links_than_are_allowed_are_put_together() {
+    let all = (1..=u16::try_from(MOST).unwrap() + 1).map(|port| link(Direction::To, POD, 80, port));
+    let mut links = Vec::new();
+    add(&mut links, all.clone().take(MOST), "agent").unwrap();
+    let error = add(&mut links, all, "agent").unwrap_err();
+    assert!(matches!(error, LinkError::TooMany { .. }), "{error}");
 }

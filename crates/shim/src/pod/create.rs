@@ -8,6 +8,7 @@ use husk_sandbox::cgroup::Cgroup;
 use husk_sandbox::hooks::{self, Hooks};
 use husk_sandbox::process::{Pidfd, start_time};
 use husk_sandbox::zygote::{self, Create, Inherited, Job};
+use husk_scope::links::Link;
 use husk_scope::record::{Container as Recorded, Status};
 use husk_scope::{Assignment, Kind, Plan, RequestError, Scope, Scopes, requested};
 use log::warn;
@@ -46,17 +47,19 @@ async fn try_make(pod: &Arc<Pod>, container: &Arc<Container>) -> Result<Made, Fa
     let sandbox = admit_sandbox(pod, container, &bundle, &requested).await?;
     // The configuration's scopes and the plugins' are for containers: the pause container is the
     // sandbox.
-    let plan = if bundle.is_sandbox() {
-        plan_of_pause(pod, container, &requested, sandbox.as_ref())?
+    let (plan, links) = if bundle.is_sandbox() {
+        let plan = plan_of_pause(pod, container, &requested, sandbox.as_ref())?;
+        (plan, Vec::new())
     } else {
         let seen = pod.seen_by_plugins(container, &bundle, &requested).await?;
         let plan = plan(pod, container, &bundle, &requested, seen.as_ref()).await?;
+        let links = links(pod, container, &bundle, seen.as_ref()).await?;
         if let Some(seen) = seen {
             pod.edited_by_plugins(container, &mut bundle, seen).await?;
         }
-        plan
+        (plan, links)
     };
-    let known = known(pod, container, &bundle, plan);
+    let known = known(pod, container, &bundle, plan, links);
     record(pod, container, &bundle, &known);
     if bundle.is_sandbox() {
         pod.make_early().await?;
@@ -201,6 +204,21 @@ async fn plan(
         .map_err(|error| Failure::invalid(explained(container, &error)))
 }
 
+/// Decides which links the container has.
+async fn links(
+    pod: &Pod,
+    container: &Container,
+    bundle: &Bundle,
+    seen: Option<&subject::Container>,
+) -> Result<Vec<Link>, Failure> {
+    let by_plugins = match seen {
+        Some(seen) => pod.linked_by_plugins(seen).await?,
+        None => Vec::new(),
+    };
+    decide::container_links(pod.config()?, &bundle.name(&container.id), by_plugins)
+        .map_err(|error| Failure::invalid(error.to_string()))
+}
+
 /// Containers that name a pod share what Kubernetes' pods share, where the container asked for one
 /// of its own.
 fn assigned_by_annotation(bundle: &Bundle, requested: &Scopes) -> Vec<Assignment> {
@@ -218,16 +236,12 @@ fn assigned_by_annotation(bundle: &Bundle, requested: &Scopes) -> Vec<Assignment
         .collect()
 }
 
-fn known(pod: &Pod, container: &Container, bundle: &Bundle, plan: Plan) -> Known {
+fn known(pod: &Pod, container: &Container, bundle: &Bundle, plan: Plan, links: Vec<Link>) -> Known {
     let cgroups_path = bundle.cgroups_path();
     let driver = pod.driver(&cgroups_path);
-    let name = bundle.name(&container.id);
     Known {
-        links: match pod.config() {
-            Ok(config) if !bundle.is_sandbox() => config.links(&name).to_vec(),
-            _ => Vec::new(),
-        },
-        name,
+        name: bundle.name(&container.id),
+        links,
         plan,
         rootfs: bundle.rootfs(!container.mounts.is_empty()),
         named_cgroup: Cgroup::named(driver, Some(&cgroups_path), &container.id).ok(),

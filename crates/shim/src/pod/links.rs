@@ -10,7 +10,7 @@
 //! is tried after a tenth of a second, then after twice as long each time, up to [`LONGEST_WAIT`]. The
 //! pod goes on meanwhile: what else its containers do does not depend on the relay. With the shim the
 //! relay ends, as nobody is left who would end the links of a container that ends.
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -78,7 +78,7 @@ struct Relay {
     pidfd: Arc<Pidfd>,
     control: Arc<AsyncFd<OwnedFd>>,
     /// The links it carries, by number.
-    carries: BTreeMap<u32, Wanted>,
+    carries: Numbered,
     /// And their numbers.
     numbers: HashMap<Wanted, u32>,
     /// What it told last.
@@ -98,15 +98,29 @@ struct MadeAs {
     cgroup: Option<String>,
 }
 
-/// A link that there is to be, and between which namespaces.
+/// A link that there is to be, and between which namespaces: the same one whoever has it, for the
+/// containers of one network may end one after the other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Wanted {
     joined: Joined,
     from: u64,
     to: u64,
+}
+
+/// Whose a link is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Owner {
+    /// The container that has it; the first one, of several.
     container: String,
+    /// Who decided.
     by: String,
 }
+
+/// The links that there are to be.
+type AllWanted = HashMap<Wanted, Owner>;
+
+/// Links, by the number that their relay knows them by.
+type Numbered = BTreeMap<u32, (Wanted, Owner)>;
 
 /// A link that could not be made.
 struct Missing {
@@ -225,10 +239,10 @@ impl Pod {
                     .map(|counts| (counts.link, *counts))
                     .collect()
             };
-            all.extend(carries.into_iter().map(|(number, wanted)| {
+            all.extend(carries.into_iter().map(|(number, link)| {
                 let counts = known.get(&number).copied().unwrap_or_default();
                 Carries {
-                    carried: wanted.carried(),
+                    carried: carried(&link),
                     open: counts.open,
                     total: counts.total,
                     refused: counts.refused,
@@ -318,10 +332,10 @@ impl Pod {
         &self,
         planned: &[Planned],
         present: &[Arc<Container>],
-    ) -> (HashSet<Wanted>, HashMap<u64, NetworkNamespace>) {
+    ) -> (AllWanted, HashMap<u64, NetworkNamespace>) {
         let mut known: HashMap<&Network, Option<NetworkNamespace>> = HashMap::new();
         let mut networks = HashMap::new();
-        let mut wanted = HashSet::new();
+        let mut wanted = AllWanted::new();
         for link in planned {
             let mut inode = |network| {
                 let found = known
@@ -332,13 +346,12 @@ impl Pod {
                 Some(found.inode)
             };
             if let (Some(from), Some(to)) = (inode(&link.joined.from), inode(&link.joined.to)) {
-                wanted.insert(Wanted {
-                    joined: link.joined.clone(),
-                    from,
-                    to,
+                let joined = link.joined.clone();
+                let owner = Owner {
                     container: link.container.clone(),
                     by: link.by.clone(),
-                });
+                };
+                wanted.insert(Wanted { joined, from, to }, owner);
             }
         }
         (wanted, networks)
@@ -379,12 +392,17 @@ impl Pod {
         Some(NetworkNamespace { whose, path, inode })
     }
 
-    async fn end_unwanted(&self, relays: &mut Relays, wanted: &HashSet<Wanted>) {
+    async fn end_unwanted(&self, relays: &mut Relays, wanted: &AllWanted) {
         let mut idle = Vec::new();
         for (target, relay) in &mut relays.by_target {
-            let all = relay.numbers.iter();
-            let unwanted = all.filter(|(link, _)| !wanted.contains(*link));
-            let unwanted: Vec<_> = unwanted.map(|(_, number)| *number).collect();
+            let mut unwanted = Vec::new();
+            for (number, (link, owner)) in &mut relay.carries {
+                match wanted.get(link) {
+                    // It may be another's now.
+                    Some(now) => owner.clone_from(now),
+                    None => unwanted.push(*number),
+                }
+            }
             for number in unwanted {
                 relay.drop_link(number);
             }
@@ -403,22 +421,24 @@ impl Pod {
     async fn begin_missing(
         self: &Arc<Self>,
         relays: &mut Relays,
-        wanted: HashSet<Wanted>,
+        wanted: AllWanted,
         networks: &HashMap<u64, NetworkNamespace>,
     ) -> Vec<Missing> {
-        let mut groups: BTreeMap<(u64, u64), Vec<Wanted>> = BTreeMap::new();
-        for link in wanted {
+        let mut groups: BTreeMap<(u64, u64), Vec<(Wanted, Owner)>> = BTreeMap::new();
+        for (link, owner) in wanted {
             let is_carried = relays
                 .by_target
                 .get(&link.to)
                 .is_some_and(|relay| relay.numbers.contains_key(&link));
             if !is_carried {
-                groups.entry((link.to, link.from)).or_default().push(link);
+                let group = groups.entry((link.to, link.from)).or_default();
+                group.push((link, owner));
             }
         }
         let mut missing = Vec::new();
         for ((target, _), mut links) in groups {
-            links.sort_by_key(|link| (link.joined.port, link.joined.protocol == Protocol::Udp));
+            links
+                .sort_by_key(|(link, _)| (link.joined.port, link.joined.protocol == Protocol::Udp));
             let count = links.len();
             if count > 1
                 && self
@@ -430,7 +450,7 @@ impl Pod {
             }
             // One by one: a port that is taken must not keep others from being linked.
             for link in links {
-                let container = link.container.clone();
+                let container = link.1.container.clone();
                 if let Err(failure) = self.begin(relays, target, vec![link], networks).await {
                     missing.push(Missing { container, failure });
                 }
@@ -444,15 +464,15 @@ impl Pod {
         self: &Arc<Self>,
         relays: &mut Relays,
         target: u64,
-        links: Vec<Wanted>,
+        links: Vec<(Wanted, Owner)>,
         networks: &HashMap<u64, NetworkNamespace>,
     ) -> Result<(), Failure> {
         let Some(network) = networks.get(&target) else {
             return Ok(());
         };
-        let mut carries = BTreeMap::new();
+        let mut carries = Numbered::new();
         let mut listen: Vec<Listen> = Vec::new();
-        for link in links {
+        for (link, owner) in links {
             relays.last_link = relays.last_link.wrapping_add(1);
             let port = link.port(relays.last_link);
             let Some(from) = networks.get(&link.from) else {
@@ -465,7 +485,7 @@ impl Pod {
                     ports: vec![port],
                 }),
             }
-            carries.insert(relays.last_link, link);
+            carries.insert(relays.last_link, (link, owner));
         }
         let there = relays.by_target.get(&target);
         let control = there.map(|relay| relay.control.get_ref().as_fd().try_clone_to_owned());
@@ -494,7 +514,10 @@ impl Pod {
             self.record_links(relays);
             return begun.map(drop);
         }
-        let to = carries.values().next().map(|link| link.joined.to.clone());
+        let to = carries
+            .values()
+            .next()
+            .map(|(link, _)| link.joined.to.clone());
         let made = MadeAs {
             id: job.id.clone(),
             to: to.unwrap_or(Network::Pod),
@@ -521,7 +544,7 @@ impl Pod {
         &self,
         job: NewRelay,
         made: MadeAs,
-        carries: BTreeMap<u32, Wanted>,
+        carries: Numbered,
     ) -> Result<Newborn, Failure> {
         let done = self.jobs.run(Job::Relay(job)).await?;
         let (Some(pidfd), Some(control)) = (done.process, done.control) else {
@@ -541,7 +564,7 @@ impl Pod {
             made,
             pidfd: Arc::new(pidfd),
             control: Arc::new(control),
-            carries: BTreeMap::new(),
+            carries: Numbered::new(),
             numbers: HashMap::new(),
             counts,
             gone,
@@ -694,14 +717,14 @@ impl MadeAs {
 }
 
 impl Relay {
-    fn add(&mut self, links: BTreeMap<u32, Wanted>) {
-        let numbers = links.iter().map(|(number, link)| (link.clone(), *number));
-        self.numbers.extend(numbers);
+    fn add(&mut self, links: Numbered) {
+        let numbered = |(number, (link, _)): (&u32, &(Wanted, Owner))| (link.clone(), *number);
+        self.numbers.extend(links.iter().map(numbered));
         self.carries.extend(links);
     }
 
     fn drop_link(&mut self, number: u32) {
-        if let Some(link) = self.carries.remove(&number) {
+        if let Some((link, _)) = self.carries.remove(&number) {
             self.numbers.remove(&link);
         }
         self.obeys &= order_now(self.control.get_ref(), &Order::Drop(number)).is_ok();
@@ -713,7 +736,7 @@ impl Relay {
             process: start_time(pid)
                 .ok()
                 .map(|start_time| Process { pid, start_time }),
-            links: self.carries.values().map(Wanted::carried).collect(),
+            links: self.carries.values().map(carried).collect(),
             ..self.made.recorded()
         }
     }
@@ -736,13 +759,13 @@ impl Wanted {
             to_port,
         }
     }
+}
 
-    fn carried(&self) -> Carried {
-        Carried {
-            link: self.joined.clone(),
-            container: self.container.clone(),
-            by: self.by.clone(),
-        }
+fn carried((wanted, owner): &(Wanted, Owner)) -> Carried {
+    Carried {
+        link: wanted.joined.clone(),
+        container: owner.container.clone(),
+        by: owner.by.clone(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use husk_plugin_host::subject::{self, Question, SharedSpec};
 use husk_plugin_host::{Chain, Outcome, decide};
+use husk_scope::links::Link;
 use husk_scope::{Assignment, Plan, Scope, Scopes};
 use oci_spec::runtime::{LinuxResources, Process as OciProcess};
 
@@ -141,6 +142,20 @@ impl Pod {
         };
         let (pod, subject) = (self.subject(), subject.clone());
         self.ask_plugins(plugins, move |chain| chain.scopes(&pod, Some(&subject)))
+            .await
+    }
+
+    /// The links that the plugins decide for a container that is about to be made.
+    pub(super) async fn linked_by_plugins(
+        &self,
+        subject: &subject::Container,
+    ) -> Result<Vec<Link>, Failure> {
+        let plugins = self.plugins().await?;
+        let Some(plugins) = plugins.filter(|plugins| plugins.decide_links()) else {
+            return Ok(Vec::new());
+        };
+        let (pod, subject) = (self.subject(), subject.clone());
+        self.ask_plugins(plugins, move |chain| chain.links(&pod, &subject))
             .await
     }
 

@@ -8,7 +8,34 @@ use super::{Project, Subject};
 use crate::policy::describe::Description;
 
 /// The interfaces that husk calls.
-pub(super) const INTERFACES: [&str; 3] = ["scoping", "lifecycle", "configurable"];
+pub(super) const INTERFACES: [&str; 4] = ["scoping", "linking", "lifecycle", "configurable"];
+
+/// The worlds of husk:plugin, smaller ones first, and which interfaces a component of them exports.
+const WORLDS: [(&str, &[&str]); 9] = [
+    ("policy", &["scoping"]),
+    ("links", &["linking"]),
+    ("hooks", &["lifecycle"]),
+    ("configurable-policy", &["scoping", "configurable"]),
+    ("policy-with-links", &["scoping", "linking"]),
+    ("configurable-hooks", &["lifecycle", "configurable"]),
+    (
+        "configurable-policy-with-links",
+        &["scoping", "linking", "configurable"],
+    ),
+    ("plugin", &["scoping", "lifecycle", "configurable"]),
+    ("plugin-with-links", &INTERFACES),
+];
+
+/// The smallest world that exports all of these.
+fn world(wanted: &[String]) -> &'static str {
+    let has = |interfaces: &[&str]| {
+        wanted
+            .iter()
+            .all(|name| interfaces.contains(&name.as_str()))
+    };
+    let found = WORLDS.iter().find(|(_, interfaces)| has(interfaces));
+    found.map_or("plugin-with-links", |(world, _)| world)
+}
 
 /// Fails if the source of a project exports an interface that the component does not.
 pub(super) fn complete(project: &Project, made: &Subject) -> Result<()> {
@@ -25,8 +52,9 @@ pub(super) fn complete(project: &Project, made: &Subject) -> Result<()> {
         for source in project.sources(extension)? {
             let text = fs::read_to_string(&source)
                 .with_context(|| format!("reading {}", source.display()))?;
-            for name in exports(&text) {
-                if is_there(&name) {
+            let names = exports(&text);
+            for name in &names {
+                if is_there(name) {
                     continue;
                 }
                 let world = &project.world;
@@ -34,9 +62,9 @@ pub(super) fn complete(project: &Project, made: &Subject) -> Result<()> {
                 if INTERFACES.contains(&name.as_str()) {
                     bail!(
                         "{source} has `{name}`, which the world `{world}` does not export: nobody \
-                         would ask it; build with `--world plugin`, or a world of {project_wit} that \
-                         exports it",
-                        project_wit = super::WIT,
+                         would ask it; build with `--world {better}`, or a world of the project's \
+                         wit folder that exports it",
+                        better = self::world(&names),
                     );
                 }
                 bail!(
@@ -117,5 +145,31 @@ mod tests {
             c("bool exports_husk_plugin_lifecycle_exec_starting(void) {}"),
             ["lifecycle"]
         );
+    }
+
+    #[test]
+    fn the_smallest_world_that_will_do_is_named() {
+        for (names, wanted) in [
+            (&["scoping"][..], "policy"),
+            (&["linking", "scoping"], "policy-with-links"),
+            (
+                &["linking", "configurable"],
+                "configurable-policy-with-links",
+            ),
+            (&["lifecycle", "linking"], "plugin-with-links"),
+            (&["lifecycle", "scoping"], "plugin"),
+        ] {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            assert_eq!(world(&names), wanted, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn the_worlds_are_those_of_the_package() {
+        let text = include_str!("../../../../../wit/0.1.1/plugin.wit");
+        for (world, _) in WORLDS {
+            assert!(text.contains(&format!("\nworld {world} {{")), "{world}");
+        }
+        assert_eq!(text.matches("\nworld ").count(), WORLDS.len());
     }
 }

@@ -110,13 +110,24 @@ impl Project {
     /// The contract that the project is built for.
     fn wit(&self) -> Result<PathBuf> {
         let wit = self.dir.join(WIT);
-        ensure!(
-            wit.is_dir(),
-            "{} is not there: the project needs the WIT package of husk:plugin; `husk policy new` \
-             makes a project that has it",
-            wit.display()
-        );
-        Ok(wit)
+        if wit.is_dir() {
+            return Ok(wit);
+        }
+        // A project of an earlier husk has the contract of its time, which is as good.
+        let versions = self.dir.join("wit");
+        let earlier = fs::read_dir(&versions).into_iter().flatten().flatten();
+        let mut earlier: Vec<PathBuf> = earlier
+            .map(|entry| entry.path())
+            .filter(|path| path.join("plugin.wit").is_file())
+            .collect();
+        earlier.sort();
+        earlier.pop().with_context(|| {
+            format!(
+                "{} is not there: the project needs the WIT package of husk:plugin; `husk policy \
+                 new` makes a project that has it",
+                wit.display()
+            )
+        })
     }
 
     /// A tool of the project's own, else one on PATH; `how` tells how to get it.

@@ -17,7 +17,7 @@ const SDK: &str = "vendor/husk-plugin";
 
 /// The contract's place in a project; the SDK finds it there by the same relative path as in husk's
 /// repository.
-pub(super) const WIT: &str = "wit/0.1.0";
+pub(super) const WIT: &str = "wit/0.1.1";
 
 /// What a build makes, and no history should hold.
 const IGNORED: &str = "/target\n/node_modules\n/.venv\n*.wasm\n";
@@ -62,8 +62,8 @@ macro_rules! template {
 /// What every project has.
 const COMMON: &[File] = &[
     (
-        "wit/0.1.0/plugin.wit",
-        include_str!("../../../../../wit/0.1.0/plugin.wit"),
+        "wit/0.1.1/plugin.wit",
+        include_str!("../../../../../wit/0.1.1/plugin.wit"),
     ),
     (".gitignore", IGNORED),
     (CI, include_str!("ci")),

@@ -44,9 +44,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         .load(&host, &digest)?
         .ok_or("it is not compiled: run `compile` first")?;
     let plugin = Plugin::new(&host, &code, digest, with(settings))?;
-    let question = match plugin.exports() {
-        (true, _) => Question::ScopeContainer(&container),
-        (false, _) => Question::ExecStarting(&container, &process),
+    let exports = plugin.exports();
+    let question = if exports.decides_scopes {
+        Question::ScopeContainer(&container)
+    } else if exports.decides_links {
+        Question::LinkContainer(&container)
+    } else {
+        Question::ExecStarting(&container, &process)
     };
     let first = plugin.ask(&pod, &question);
     let cold = started.elapsed();
