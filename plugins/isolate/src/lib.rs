@@ -1,8 +1,8 @@
 //! Named containers get a network of their own, and single ports that lead out of it and into it; the
 //! rest share the pod's.
 use husk_plugin::{
-    Answer, Configurable, Kind, Link, Linked, Links, Peer, Policy, Protocol, Scope, assign, container,
-    deny, link_from, link_to, pod, scope_of,
+    Answer, Configurable, Kind, Link, Linked, Links, Peer, Policy, Protocol, Scope, assign,
+    container, deny, link_from, link_to, pod, scope_of,
 };
 use serde::Deserialize;
 
@@ -109,7 +109,9 @@ impl Settings {
 impl LinkOf {
     /// The link, or what is wrong with it.
     fn decided(&self) -> Result<Link, String> {
-        let Self { container, port, .. } = self;
+        let Self {
+            container, port, ..
+        } = self;
         if *port == 0 || self.local == Some(0) {
             return Err(format!("links: a port of container {container} is 0"));
         }

@@ -165,11 +165,7 @@ fn links_that_cannot_be_are_refused_by_the_plan() {
             closed,
             "[ceiling] of the handler's configuration says links",
         ),
-        (
-            POD,
-            rival,
-            "decided by configuration and the link from tcp",
-        ),
+        (POD, rival, "decided by configuration and the link from tcp"),
     ] {
         let (report, code) = report(spec, &format!("{before}{}", isolate(link)));
         assert_eq!(code, DENIED, "{report:#}");
