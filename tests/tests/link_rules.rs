@@ -15,6 +15,7 @@ use crate::links::{failure, record};
 in_both_modes!(
     a_group_keeps_its_link_and_its_connections_when_its_first_member_ends,
     a_debugger_in_its_targets_network_uses_the_targets_links_and_brings_its_own,
+    a_debugger_whose_target_is_made_again_brings_its_links_to_nobody,
     the_links_of_an_init_container_end_with_it_and_leave_its_ports,
     a_sidecar_that_is_made_again_is_reached_again,
 );
@@ -106,6 +107,30 @@ fn a_debugger_in_its_targets_network_uses_the_targets_links_and_brings_its_own(m
         .start();
     talk(connect(debugger.pid(), own).unwrap(), &second).unwrap();
     agent.stop(0);
+    for address in [LINK, own] {
+        until("the links have ended", || {
+            is_refused(debugger.pid(), address)
+        });
+    }
+}
+
+fn a_debugger_whose_target_is_made_again_brings_its_links_to_nobody(mode: Mode) {
+    let containerd = Containerd::of_the_suite();
+    let cri = containerd.cri();
+    let pod = cri.pod_of("link-rules", mode).run();
+    let (proxy, agent) = (pod.sleeper("proxy"), pod.sleeper("agent"));
+    let own = "127.0.0.1:8081";
+    let (listener, second) = (listen(proxy.pid(), PROXY), listen(proxy.pid(), own));
+    let debugger = pod.sleeper("debugger");
+    talk(connect(debugger.pid(), own).unwrap(), &second).unwrap();
+    agent.stop(0);
+    // It stays in the network of the one that has ended, and is not in that of the next.
+    let agent = pod
+        .container("agent", &["sleep", "1000000"])
+        .with(|config| config.metadata.as_mut().unwrap().attempt = 1)
+        .start();
+    talk(connect(agent.pid(), LINK).unwrap(), &listener).unwrap();
+    assert!(is_refused(agent.pid(), own));
     for address in [LINK, own] {
         until("the links have ended", || {
             is_refused(debugger.pid(), address)

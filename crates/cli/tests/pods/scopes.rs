@@ -1,10 +1,11 @@
 //! A handler's configuration, given by `--config`, decides whose namespaces containers use.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 
 use serde_json::Value;
 
-use crate::node::{Node, Shim, finish, lines_of, stderr, stdout};
+use crate::node::{Node, Shim, eventually, finish, lines_of, stderr, stdout};
 
 const LINKS: &str = "  restartPolicy: Never\n  containers:\n\
     \x20 - {name: a, image: ROOTFS, command: [sh, -c, 'cd /proc/self/ns; readlink net; readlink \
@@ -136,5 +137,70 @@ fn a_pod_becomes_what_its_plan_said() {
     assert_eq!(planned.len(), 3 * 8);
     assert_eq!(planned, actual);
     node.stdout(&["rm", "--force", id.trim()]);
+    node.assert_nothing_left();
+}
+
+#[test]
+fn a_pod_has_the_links_that_its_plan_said() {
+    let node = Node::new(Shim::Husk);
+    let config = node.scratch().join("config.toml");
+    let components = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/target/components");
+    let isolate = components.canonicalize().unwrap().join("isolate.wasm");
+    let text = format!(
+        "[[containers.a.links]]\nfrom = 'pod'\nport = 9000\n\
+         [[plugin]]\nname = 'alone'\npath = '{}'\ndeadline = '5s'\n\
+         [plugin.settings]\ncontainers = ['a']\n\
+         [[plugin.settings.links]]\ncontainer = 'a'\nto = 'b'\nport = 8080\nlocal = 3128\n",
+        isolate.display()
+    );
+    fs::write(&config, text).unwrap();
+    let config = config.to_str().unwrap();
+    let spec = "  terminationGracePeriodSeconds: 0\n  containers:\n\
+        \x20 - {name: a, image: ROOTFS, command: [sleep, '100']}\n\
+        \x20 - {name: b, image: ROOTFS, command: [sh, -c, 'mkdir /tmp/w; echo hello > /tmp/w/x; \
+        exec httpd -f -p 127.0.0.1:8080 -h /tmp/w']}\n";
+    let output = finish(node.start(spec, &["--detach", "--config", config]));
+    assert!(output.status.success(), "{}", stderr(&output));
+    let id = stdout(&output);
+    let id = id.trim();
+    let read = |json: &str| serde_json::from_str::<Value>(json).unwrap();
+    let fetched = ["exec", "-c", "a", id, "--", "wget", "-q", "-O", "-"];
+    let fetched = [&fetched[..], &["http://127.0.0.1:3128/x"]].concat();
+    eventually("the server is reached", || {
+        node.output(&fetched).stdout == b"hello\n"
+    });
+    let manifest = node.manifest();
+    let manifest = manifest.to_str().unwrap();
+    let plan = read(&node.stdout(&["plan", "--json", "--config", config, manifest]));
+    let planned = plan["containers"][0]["links"].as_array().unwrap();
+    let planned: BTreeSet<_> = planned
+        .iter()
+        .map(|link| {
+            assert_eq!(link["waits"], Value::Null, "{link}");
+            let outward = link["direction"] == "to";
+            let [near, far] = if outward {
+                ["local", "port"]
+            } else {
+                ["port", "local"]
+            };
+            (link[near].as_u64(), link[far].as_u64(), lower(&link["by"]))
+        })
+        .collect();
+    let inspected = read(&node.stdout(&["inspect", "--json", id]));
+    let there = inspected["links"].as_array().unwrap();
+    let there: BTreeSet<_> = there
+        .iter()
+        .map(|link| {
+            assert_eq!(link["container"], "a");
+            (
+                link["port"].as_u64(),
+                link["to_port"].as_u64(),
+                lower(&link["by"]),
+            )
+        })
+        .collect();
+    assert_eq!(planned.len(), 2, "{plan}");
+    assert_eq!(planned, there);
+    node.stdout(&["rm", "--force", id]);
     node.assert_nothing_left();
 }

@@ -266,7 +266,8 @@ impl Pod {
         !lock(&self.record).relays.is_empty() || containers.values().any(has)
     }
 
-    /// The containers that are made and have not ended, in the order in which they were made.
+    /// The containers that are made and have not ended, in the order in which they were made; but for
+    /// those that are still in the network of a target that has ended: that is nobody's any more.
     fn present(&self) -> Vec<Arc<Container>> {
         let ids: Vec<_> = {
             let record = lock(&self.record);
@@ -277,12 +278,27 @@ impl Pod {
                 .collect()
         };
         let pause = lock(&self.sandbox).container.clone();
-        ids.into_iter()
+        let alive: Vec<_> = ids
+            .into_iter()
             .filter(|id| Some(id) != pause.as_ref())
             .filter_map(|id| self.container(&id))
             .filter(|found| found.known.get().is_some())
             .filter(|found| found.init.pidfd().is_some_and(|pidfd| lives(pidfd)))
-            .collect()
+            .collect();
+        let is_with_its_target = |container: &Container| {
+            let known = container.known.get();
+            let network = known.map(|known| &known.plan.get(Kind::Network).scope);
+            let Some(Scope::Target(name)) = network else {
+                return true;
+            };
+            // Another container of that name has a network of its own.
+            named(name, &alive).is_some_and(|target| {
+                let own = network_of(container);
+                own.is_some() && own == network_of(target)
+            })
+        };
+        let present = alive.iter().filter(|found| is_with_its_target(found));
+        present.cloned().collect()
     }
 
     fn planned_links(&self, present: &[Arc<Container>]) -> Result<Vec<Planned>, Failure> {
@@ -364,10 +380,7 @@ impl Pod {
     ) -> Option<NetworkNamespace> {
         let (whose, path, process) = match network {
             Network::Container(name) => {
-                let is = |found: &&Arc<Container>| {
-                    found.known.get().is_some_and(|known| known.name == *name)
-                };
-                let container = present.iter().rev().find(is)?;
+                let container = named(name, present)?;
                 let pidfd = container.init.pidfd()?;
                 let path = PathBuf::from(format!("/proc/{}/ns/net", pidfd.pid));
                 (format!("container {name}"), path, Some(Arc::clone(pidfd)))
@@ -773,6 +786,18 @@ fn carried((wanted, owner): &(Wanted, Owner)) -> Carried {
 fn lives(process: &Pidfd) -> bool {
     let mut fds = [PollFd::new(process.fd.as_fd(), PollFlags::POLLIN)];
     poll(&mut fds, PollTimeout::ZERO) == Ok(0)
+}
+
+/// The container of this name: the last one to come, for the name may have been used before.
+fn named<'a>(name: &str, containers: &'a [Arc<Container>]) -> Option<&'a Arc<Container>> {
+    let is = |found: &&Arc<Container>| found.known.get().is_some_and(|known| known.name == name);
+    containers.iter().rev().find(is)
+}
+
+/// The network namespace that a container is in, whoever made it.
+fn network_of(container: &Container) -> Option<u64> {
+    let pid = container.init.pidfd()?.pid;
+    inode(&PathBuf::from(format!("/proc/{pid}/ns/net")))
 }
 
 fn inode(path: &Path) -> Option<u64> {
