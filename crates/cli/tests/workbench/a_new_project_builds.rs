@@ -76,6 +76,50 @@ fn in_python() {
     goes_well("python");
 }
 
+/// The page that says how a policy decides links, and what it adds to a project in this language.
+fn of_the_page(language: &str) -> &'static str {
+    let page = include_str!("../../../../docs/policies.md");
+    let section = page.split("\n## Links\n").nth(1).unwrap();
+    let block = section.split(&format!("```{language}\n")).nth(1).unwrap();
+    block.split("```").next().unwrap()
+}
+
+/// Makes a project that decides links too, as the page says; answers with how to run `husk policy`.
+fn with_links(language: &str, source: &str, folder: &Path) -> impl Fn(&[&str]) -> String {
+    // Crates of one name would be built in one place, at the same time.
+    let project = folder.join("linked");
+    let run = |within: &Path, words: &[&str]| {
+        let mut command = husk();
+        command.arg("policy").args(words).current_dir(within);
+        command.env("CARGO_TARGET_DIR", target());
+        succeeded(&command.output().unwrap())
+    };
+    run(folder, &["new", "--lang", language, "linked"]);
+    let text = fs::read_to_string(project.join(source)).unwrap() + of_the_page(language);
+    fs::write(project.join(source), text).unwrap();
+    fs::write(project.join("cases/links.toml"), of_the_page("toml")).unwrap();
+    run(&project, &["build", "--world", "policy-with-links"]);
+    move |words| run(&project, words)
+}
+
+#[test]
+fn with_links_as_the_page_says_in_rust() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = with_links("rust", "src/lib.rs", dir.path());
+    let checked = policy(&["check", "linked.wasm"]);
+    assert!(checked.contains("a policy and links"), "{checked}");
+    let tested = policy(&["test", "linked.wasm"]);
+    assert!(tested.contains("4 passed, 0 failed"), "{tested}");
+}
+
+#[test]
+fn with_links_as_the_page_says_in_javascript() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = with_links("js", "policy.js", dir.path());
+    let tested = policy(&["test", "linked.wasm"]);
+    assert!(tested.contains("4 passed, 0 failed"), "{tested}");
+}
+
 #[test]
 fn a_folder_that_holds_something_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
