@@ -265,6 +265,42 @@ proptest! {
             }
         }
     }
+
+    #[test]
+    fn whoever_decides_links_in_whatever_order_a_port_leads_to_one_place_or_both_are_named(
+        deciders in prop::collection::vec(prop::collection::vec(any_link(), 0..4), 0..4),
+    ) {
+        let decided: Vec<Vec<Link>> = (1..)
+            .zip(deciders)
+            .map(|(number, links)| {
+                let named = |link| by(&format!("policy {number}"), link);
+                links.into_iter().map(named).collect()
+            })
+            .collect();
+        let contradict = |one: &Link, other: &Link| {
+            one.entrance() == other.entrance() && one.words() != other.words()
+        };
+        let all = decided.concat();
+        let wrong = all.iter().any(|one| all.iter().any(|other| contradict(one, other)));
+        let mut links = Vec::new();
+        let mut added = decided.into_iter().map(|further| add(&mut links, further, "agent"));
+        match added.find_map(Result::err) {
+            None => {
+                prop_assert!(!wrong);
+                // Nothing is lost, nothing is made up, nothing is there twice.
+                for link in &all {
+                    let same = links.iter().filter(|kept| kept.words() == link.words());
+                    prop_assert_eq!(same.count(), 1);
+                }
+                prop_assert!(links.iter().all(|link| all.contains(link)));
+            }
+            Some(LinkError::Conflict { other, link, .. }) => {
+                prop_assert!(contradict(&other, &link));
+                prop_assert!(all.contains(&other) && all.contains(&link));
+            }
+            Some(error) => prop_assert!(false, "{}", error),
+        }
+    }
 }
 
 fn by(decider: &str, link: Link) -> Link {
