@@ -10,7 +10,7 @@ use husk_tests::network::{connect, listen, talk};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::links::{failure, record};
+use crate::links::{LINK, PROXY, failure, record};
 
 in_both_modes!(
     a_group_keeps_its_link_and_its_connections_when_its_first_member_ends,
@@ -19,9 +19,6 @@ in_both_modes!(
     the_links_of_an_init_container_end_with_it_and_leave_its_ports,
     a_sidecar_that_is_made_again_is_reached_again,
 );
-
-const PROXY: &str = "127.0.0.1:8080";
-const LINK: &str = "127.0.0.1:3128";
 
 fn is_refused(container: Pid, address: &str) -> bool {
     connect(container, address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)

@@ -11,7 +11,7 @@ use husk_tests::cgroup;
 use husk_tests::command::{poll, until};
 use husk_tests::containerd::Containerd;
 use husk_tests::cri::{Mode, Pod};
-use husk_tests::ctr::unique;
+use husk_tests::ctr::{Container, unique};
 use husk_tests::network::{connect, listen, talk, within};
 use husk_tests::process::{is_alive, shims};
 use k8s_cri::v1::NamespaceMode;
@@ -34,8 +34,9 @@ in_both_modes!(
     a_pod_without_links_has_no_relay,
 );
 
-const PROXY: &str = "127.0.0.1:8080";
-const LINK: &str = "127.0.0.1:3128";
+/// Where the proxy of these handlers listens, and where the agent's link to it is.
+pub(crate) const PROXY: &str = "127.0.0.1:8080";
+pub(crate) const LINK: &str = "127.0.0.1:3128";
 
 pub(crate) fn record(pod: &Pod<'_>) -> serde_json::Value {
     let path = Path::new("/run/husk/k8s.io").join(&pod.id).join("pod.json");
@@ -383,12 +384,12 @@ fn a_pod_without_links_has_no_relay(mode: Mode) {
     assert_eq!(relays(&pod), []);
 }
 
-#[test]
-fn containers_that_name_one_pod_have_links_too() {
-    let containerd = Containerd::of_the_suite();
-    let handler = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab/handlers/links.toml");
+/// The containers `agent` and `proxy` of one pod of this handler, which exists by their naming it.
+pub(crate) fn members<'a>(containerd: &'a Containerd, handler: &str) -> [Container<'a>; 2] {
+    let handlers = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab/handlers");
+    let handler = handlers.join(handler).with_extension("toml");
     let pod = unique("pod");
-    let member = |name: &str| {
+    ["agent", "proxy"].map(|name| {
         let container = containerd
             .ctr()
             .container()
@@ -400,8 +401,13 @@ fn containers_that_name_one_pod_have_links_too() {
             .flag(&format!("io.husk.container={name}"));
         container.start(&["sleep", "1000000"]);
         container
-    };
-    let (agent, proxy) = (member("agent"), member("proxy"));
+    })
+}
+
+#[test]
+fn containers_that_name_one_pod_have_links_too() {
+    let containerd = Containerd::of_the_suite();
+    let [agent, proxy] = members(&containerd, "links");
     let listener = listen(proxy.pid(), PROXY);
     talk(connect(agent.pid(), LINK).unwrap(), &listener).unwrap();
     let inside = listen(agent.pid(), "127.0.0.1:9000");

@@ -1,18 +1,15 @@
 //! Plugins decide links as a handler's configuration does, beside it and below its ceiling.
-use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
 use std::process::Command;
 
 use husk_tests::command::run;
 use husk_tests::containerd::Containerd;
 use husk_tests::cri::{Mode, Pod};
-use husk_tests::ctr::unique;
 use husk_tests::lab::Lab;
 use husk_tests::network::{connect, listen, talk};
 use serde_json::Value;
 
-use crate::links::{failure, record};
+use crate::links::{LINK, PROXY, failure, members, record};
 use crate::policies_of_pods::{audit, create_and_start, says};
 
 in_both_modes!(
@@ -22,9 +19,6 @@ in_both_modes!(
     deciders_that_contradict_each_other_are_refused_by_name,
     no_plugin_gets_past_the_ceiling,
 );
-
-const PROXY: &str = "127.0.0.1:8080";
-const LINK: &str = "127.0.0.1:3128";
 
 fn links_that_plugins_decide_are_made_and_the_tables_beside_them(mode: Mode) {
     let containerd = Containerd::of_the_suite();
@@ -191,23 +185,7 @@ fn no_plugin_gets_past_the_ceiling(mode: Mode) {
 #[test]
 fn containers_that_name_one_pod_have_the_links_that_plugins_decide() {
     let containerd = Containerd::of_the_suite();
-    let handler = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab/handlers/links-by-policy.toml");
-    assert!(fs::exists(&handler).unwrap());
-    let pod = unique("pod");
-    let member = |name: &str| {
-        let container = containerd
-            .ctr()
-            .container()
-            .flag("--runtime-config-path")
-            .flag(handler.to_str().unwrap())
-            .flag("--annotation")
-            .flag(&format!("io.husk.pod={pod}"))
-            .flag("--annotation")
-            .flag(&format!("io.husk.container={name}"));
-        container.start(&["sleep", "1000000"]);
-        container
-    };
-    let (agent, proxy) = (member("agent"), member("proxy"));
+    let [agent, proxy] = members(&containerd, "links-by-policy");
     let listener = listen(proxy.pid(), PROXY);
     talk(connect(agent.pid(), LINK).unwrap(), &listener).unwrap();
     let inside = listen(agent.pid(), "127.0.0.1:9000");
