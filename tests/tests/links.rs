@@ -17,6 +17,7 @@ use husk_tests::process::{is_alive, shims};
 use k8s_cri::v1::NamespaceMode;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::json;
 
 // Each scenario ends with the drop of its pod, which counts what is left.
 in_both_modes!(
@@ -382,6 +383,37 @@ fn a_pod_without_links_has_no_relay(mode: Mode) {
     let pod = cri.pod_of("links", mode).run();
     let (_proxy, _alone) = (pod.sleeper("proxy"), pod.sleeper("alone"));
     assert_eq!(relays(&pod), []);
+}
+
+#[test]
+fn a_link_that_cannot_be_is_refused_before_anything_runs() {
+    let containerd = Containerd::of_the_suite();
+    let handler = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab/handlers/links.toml");
+    let container = containerd.ctr().container();
+    let log = container.folder().join("log");
+    let hook =
+        json!({"path": "/bin/sh", "args": ["sh", "-c", format!("echo ran > {}", log.display())]});
+    for (name, is_refused) in [("inside", true), ("other", false)] {
+        let container = containerd
+            .ctr()
+            .container()
+            .flag(&format!("--runtime-config-path={}", handler.display()))
+            .spec(&["true"], |spec| {
+                spec["annotations"] = json!({
+                    "io.husk.pod": unique("pod"),
+                    "io.husk.container": name,
+                });
+                spec["hooks"]["createRuntime"] = json!([hook]);
+            });
+        let output = container.run(&[]);
+        assert_eq!(output.code != 0, is_refused, "{output:?}");
+        assert_eq!(
+            output.stderr.contains("without a link"),
+            is_refused,
+            "{output:?}"
+        );
+        assert_eq!(log.exists(), !is_refused, "{name}");
+    }
 }
 
 /// The containers `agent` and `proxy` of one pod of this handler, which exists by their naming it.

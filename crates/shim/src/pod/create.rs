@@ -70,6 +70,7 @@ async fn try_make(pod: &Arc<Pod>, container: &Arc<Container>) -> Result<Made, Fa
         }
     }
     pod.make_missing(&known.plan).await?;
+    pod.admit_links(&known)?;
     edit(pod, container, &mut bundle, &known)?;
     let loopback = known.plan.get(Kind::Network).scope == Scope::Container;
     let shares_pids = !known.plan.owns_pid_namespace();

@@ -33,7 +33,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch as channel;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::container::Container;
+use super::container::{Container, Known};
 use super::ready::readable;
 use super::{Pod, lock, watch};
 use crate::failure::Failure;
@@ -147,6 +147,18 @@ pub(crate) struct Carries {
 }
 
 impl Pod {
+    /// Whether a container that is about to be made may have its links, beside those that there are:
+    /// what cannot be is refused before anything runs for it. What comes meanwhile is seen later, when
+    /// the links are made.
+    pub(super) fn admit_links(&self, known: &Known) -> Result<(), Failure> {
+        if known.links.is_empty() && !self.may_have_links() {
+            return Ok(());
+        }
+        let present = self.present();
+        let there = present.iter().filter_map(|found| found.known.get());
+        self.planned_links(there.chain([known])).map(drop)
+    }
+
     /// Makes the links that a container that was just made has, and those that wait for it.
     ///
     /// # Errors
@@ -183,7 +195,7 @@ impl Pod {
         }
         let mut relays = self.links.relays.lock().await;
         let present = self.present();
-        let planned = self.planned_links(&present)?;
+        let planned = self.planned_links(present.iter().filter_map(|found| found.known.get()))?;
         self.make_pods_network(&planned).await?;
         let (wanted, networks) = self.resolved(&planned, &present);
         self.end_unwanted(&mut relays, &wanted).await;
@@ -301,13 +313,11 @@ impl Pod {
         present.cloned().collect()
     }
 
-    fn planned_links(&self, present: &[Arc<Container>]) -> Result<Vec<Planned>, Failure> {
-        let known: Vec<_> = present
-            .iter()
-            .filter_map(|found| found.known.get())
-            .collect();
-        let present: Vec<_> = known
-            .iter()
+    fn planned_links<'a>(
+        &self,
+        present: impl Iterator<Item = &'a Known>,
+    ) -> Result<Vec<Planned>, Failure> {
+        let present: Vec<_> = present
             .map(|known| Present {
                 name: &known.name,
                 network: &known.plan.get(Kind::Network).scope,
