@@ -37,7 +37,12 @@ const FIRST: RawFd = 3;
 
 /// This program's file, by way of a read-only mount of its own.
 #[derive(Debug)]
-pub struct ReadOnlyProgram(OwnedFd);
+pub struct ReadOnlyProgram {
+    file: OwnedFd,
+    /// The copied mount. Whoever closes it last waits until the kernel has taken it apart: let that
+    /// be the process that executes, which closes it thereby.
+    _tree: OwnedFd,
+}
 
 impl ReadOnlyProgram {
     /// # Errors
@@ -49,10 +54,12 @@ impl ReadOnlyProgram {
         let file = open(OWN, flags, Mode::empty())?;
         let path = std::fs::read_link(OWN)?;
         if let Some(found) = in_its_directory(&path, &file)? {
-            return Ok(Self(found));
+            return Ok(found);
         }
         // The file is mounted itself, or was replaced just now.
-        read_only(&file).map(Self).map_err(io::Error::from)
+        let tree = read_only(&file)?;
+        let file = tree.try_clone()?;
+        Ok(Self { file, _tree: tree })
     }
 
     /// Executes it. Of the descriptors of this process the next program has standard input, output
@@ -78,7 +85,7 @@ impl ReadOnlyProgram {
             // SAFETY: the kernel has just returned this descriptor; no one else owns it.
             Ok::<_, Errno>(unsafe { OwnedFd::from_raw_fd(copy) })
         };
-        let program = above(&self.0)?;
+        let program = above(&self.file)?;
         let mut copies = Vec::with_capacity(N);
         for descriptor in &descriptors {
             copies.push(above(descriptor)?);
@@ -114,7 +121,7 @@ pub fn inherited<const N: usize>() -> io::Result<[OwnedFd; N]> {
 }
 
 /// The file by way of a copy of the mount of its directory, if that is where it is found.
-fn in_its_directory(path: &Path, file: &OwnedFd) -> io::Result<Option<OwnedFd>> {
+fn in_its_directory(path: &Path, file: &OwnedFd) -> io::Result<Option<ReadOnlyProgram>> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Ok(None);
     };
@@ -130,7 +137,10 @@ fn in_its_directory(path: &Path, file: &OwnedFd) -> io::Result<Option<OwnedFd>> 
     };
     let (own, other) = (fstat(file)?, fstat(&found)?);
     let is_it = (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino);
-    Ok(is_it.then_some(found))
+    Ok(is_it.then_some(ReadOnlyProgram {
+        file: found,
+        _tree: tree,
+    }))
 }
 
 fn read_only(place: &OwnedFd) -> Result<OwnedFd, Errno> {
