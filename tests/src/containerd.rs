@@ -9,14 +9,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use std::{env, ffi::OsString};
 
-use k8s_cri::v1::VersionRequest;
+use k8s_cri::v1::{CdiDevice, VersionRequest};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::cgroup;
 use crate::command::{DEADLINE, Output, poll, run, wait};
 use crate::cri::Cri;
-use crate::ctr::Ctr;
+use crate::ctr::{Ctr, unique};
 use crate::image::{self, Pause};
 use crate::lab::Lab;
 
@@ -28,6 +28,28 @@ pub enum Purpose {
     /// Measuring husk beside its peers: little is logged, pods get no network from CNI, the pause
     /// container is small, and containerd is in a cgroup of its own, which tells what it costs.
     Bench,
+}
+
+/// A device that containers may ask for.
+#[derive(Debug)]
+pub struct Device {
+    vendor: String,
+    file: PathBuf,
+}
+
+impl Device {
+    /// As a container asks for it.
+    #[must_use]
+    pub fn wanted(&self) -> Vec<CdiDevice> {
+        let name = format!("{}.com/device=first", self.vendor);
+        vec![CdiDevice { name }]
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.file);
+    }
 }
 
 /// A containerd with its own root, state, socket and handlers.
@@ -183,10 +205,24 @@ impl Containerd {
         shims.join(namespace)
     }
 
-    /// The folder in which CRI looks for descriptions of devices (CDI).
+    /// Describes a device (CDI) by what it changes of a container that asks for it, for as long as
+    /// the answer is there.
+    ///
+    /// # Panics
+    /// If its description cannot be written.
     #[must_use]
-    pub fn cdi(&self) -> PathBuf {
-        self.dir.join("cdi")
+    pub fn cdi_device(&self, edits: &serde_json::Value) -> Device {
+        let folder = self.dir.join("cdi");
+        fs::create_dir_all(&folder).unwrap();
+        let vendor = unique("vendor");
+        let description = serde_json::json!({
+            "cdiVersion": "0.6.0",
+            "kind": format!("{vendor}.com/device"),
+            "devices": [{"name": "first", "containerEdits": edits}],
+        });
+        let file = folder.join(format!("{vendor}.json"));
+        fs::write(&file, description.to_string()).unwrap();
+        Device { vendor, file }
     }
 
     /// The lab it runs in.

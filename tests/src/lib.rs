@@ -23,6 +23,7 @@ pub mod events;
 pub mod image;
 pub mod lab;
 pub mod network;
+pub mod node_file;
 pub mod process;
 pub mod race;
 pub mod residue;

@@ -11,9 +11,13 @@ use std::process::Command;
 use husk_tests::command::until;
 use husk_tests::containerd::Containerd;
 use husk_tests::cri::Mode;
-use k8s_cri::v1::{Capability, Mount, NamespaceMode};
+use k8s_cri::v1::{Capability, ContainerConfig, Mount, NamespaceMode};
+use serde_json::json;
 
-in_both_modes!(neighbours_of_a_new_container_see_nothing_of_the_node);
+in_both_modes!(
+    neighbours_of_a_new_container_see_nothing_of_the_node,
+    nor_of_a_hook_that_runs_while_it_is_made
+);
 
 /// Where the container has the folder with the program and its report.
 const FOLDER: &str = "/look";
@@ -78,6 +82,21 @@ fn an_exec_shows_nothing_of_the_node() {
 }
 
 fn neighbours_of_a_new_container_see_nothing_of_the_node(mode: Mode) {
+    neighbours_look(mode, |_| {});
+}
+
+/// It has the node's root, and comes from the process that makes the container.
+fn nor_of_a_hook_that_runs_while_it_is_made(mode: Mode) {
+    let device = Containerd::of_the_suite().cdi_device(&json!({"hooks": [{
+        "hookName": "createContainer",
+        "path": "/bin/sleep",
+        "args": ["sleep", "0.1"],
+    }]}));
+    neighbours_look(mode, |config| config.cdi_devices = device.wanted());
+}
+
+/// Makes containers, with something changed about them, in a pod whose processes a spy looks at.
+fn neighbours_look(mode: Mode, changed: impl Fn(&mut ContainerConfig)) {
     let containerd = Containerd::of_the_suite();
     let cri = containerd.cri();
     let shared = NamespaceMode::Pod.into();
@@ -111,7 +130,10 @@ fn neighbours_of_a_new_container_see_nothing_of_the_node(mode: Mode) {
     looked_at(&folder, || {
         for _ in 0..3 {
             number += 1;
-            let neighbour = pod.sleeper(&format!("neighbour-{number}"));
+            let neighbour = pod
+                .container(&format!("neighbour-{number}"), &["sleep", "1000000"])
+                .with(&changed)
+                .start();
             assert_eq!(neighbour.sh("echo hello"), "hello");
             neighbour.stop(0);
             neighbour.remove();

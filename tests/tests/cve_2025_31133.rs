@@ -2,30 +2,12 @@
 //! container prepares there must not turn the runtime's mounts against the node.
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
 
 use husk_tests::containerd::Containerd;
 use husk_tests::cri::Mode;
 use husk_tests::ctr::unique;
+use husk_tests::node_file::NodeFile;
 use k8s_cri::v1::Mount;
-
-/// A file of the node that a container must never be able to write.
-struct Target {
-    path: PathBuf,
-}
-
-impl Target {
-    fn new(containerd: &Containerd) -> Self {
-        let path = containerd.lab().run.join(unique("target"));
-        fs::write(&path, "the node's\n").unwrap();
-        Self { path }
-    }
-
-    #[track_caller]
-    fn assert_untouched(&self) {
-        assert_eq!(fs::read_to_string(&self.path).unwrap(), "the node's\n");
-    }
-}
 
 /// Runs a container whose /dev is this folder, masks a path, and tries to write through it.
 #[track_caller]
@@ -55,7 +37,7 @@ fn attack(containerd: &Containerd, dev: &std::path::Path) -> Option<String> {
 #[test]
 fn a_dev_null_that_is_a_link_masks_nothing_else() {
     let containerd = Containerd::of_the_suite();
-    let target = Target::new(&containerd);
+    let target = NodeFile::new(&containerd);
     let dev = containerd.lab().run.join(unique("dev"));
     fs::create_dir_all(&dev).unwrap();
     symlink(&target.path, dev.join("null")).unwrap();

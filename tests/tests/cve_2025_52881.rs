@@ -1,36 +1,18 @@
 //! CVE-2025-52881: what the runtime writes to /proc (limits, labels, sysctls) must not go elsewhere.
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
 
 use husk_tests::containerd::Containerd;
 use husk_tests::cri::Mode;
 use husk_tests::ctr::unique;
+use husk_tests::node_file::NodeFile;
 use k8s_cri::v1::Mount;
-
-/// A file of the node that a container must never be able to write.
-struct Target {
-    path: PathBuf,
-}
-
-impl Target {
-    fn new(containerd: &Containerd) -> Self {
-        let path = containerd.lab().run.join(unique("target"));
-        fs::write(&path, "the node's\n").unwrap();
-        Self { path }
-    }
-
-    #[track_caller]
-    fn assert_untouched(&self) {
-        assert_eq!(fs::read_to_string(&self.path).unwrap(), "the node's\n");
-    }
-}
 
 #[test]
 fn sysctls_and_limits_are_written_to_the_real_proc_only() {
     let containerd = Containerd::of_the_suite();
     let cri = containerd.cri();
-    let target = Target::new(&containerd);
+    let target = NodeFile::new(&containerd);
     // /proc is the author's folder: writing oom_score_adj or attributes there must not follow a link.
     let fake = containerd.lab().run.join(unique("proc"));
     fs::create_dir_all(fake.join("self/attr")).unwrap();

@@ -2,46 +2,35 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
 use husk_tests::containerd::Containerd;
 use husk_tests::cri::Mode;
 use husk_tests::ctr::unique;
+use husk_tests::node_file::NodeFile;
+use husk_tests::race::while_exchanged;
 use k8s_cri::v1::Mount;
 use nix::sys::stat::{Mode as Permissions, SFlag, makedev, mknod};
-
-/// Exchanges what is called `null` in a folder, the device and a link, until told to end.
-fn exchange(dev: &Path, target: &Path, end: &AtomicBool) {
-    let null = dev.join("null");
-    while !end.load(Ordering::Relaxed) {
-        let next = dev.join("next");
-        let all = Permissions::from_bits_truncate(0o666);
-        mknod(&next, SFlag::S_IFCHR, all, makedev(1, 3)).unwrap();
-        fs::rename(&next, &null).unwrap();
-        symlink(target, &next).unwrap();
-        fs::rename(&next, &null).unwrap();
-    }
-}
 
 #[test]
 fn a_dev_null_that_is_exchanged_meanwhile_masks_nothing_else() {
     let containerd = Containerd::of_the_suite();
     let dev = containerd.lab().run.join(unique("dev"));
-    let target = containerd.lab().run.join(unique("target"));
+    let target = NodeFile::new(&containerd);
     fs::create_dir_all(&dev).unwrap();
-    fs::write(&target, "the node's\n").unwrap();
-    let end = AtomicBool::new(false);
+    let null = dev.join("null");
+    let all = Permissions::from_bits_truncate(0o666);
+    mknod(&null, SFlag::S_IFCHR, all, makedev(1, 3)).unwrap();
+    let link = dev.join("link");
+    symlink(&target.path, &link).unwrap();
     let cri = containerd.cri();
     let pod = cri.pod(Mode::Podsandbox).run();
-    thread::scope(|scope| {
-        scope.spawn(|| exchange(&dev, &target, &end));
+    while_exchanged(&null, &link, || {
         // /dev of each is the folder, and the link leads where the attackers have the node's file.
         for round in 0..20 {
             let mount = |container_path: String, host_path: &Path| Mount {
                 container_path,
                 host_path: host_path.to_string_lossy().into_owned(),
-                readonly: host_path == target,
+                readonly: host_path == target.path,
                 ..Default::default()
             };
             let container = pod
@@ -49,7 +38,7 @@ fn a_dev_null_that_is_exchanged_meanwhile_masks_nothing_else() {
                 .with(|config| {
                     config.mounts = vec![
                         mount("/dev".into(), &dev),
-                        mount(target.to_string_lossy().into_owned(), &target),
+                        mount(target.path.to_string_lossy().into_owned(), &target.path),
                     ];
                 })
                 .security(|security| security.masked_paths = vec!["/proc/meminfo".into()]);
@@ -63,7 +52,6 @@ fn a_dev_null_that_is_exchanged_meanwhile_masks_nothing_else() {
             let seen = created.exec(&["sh", "-c", "echo x > /proc/meminfo; cat /proc/meminfo"]);
             assert_eq!(seen.stdout, "", "{seen:?}");
         }
-        end.store(true, Ordering::Relaxed);
     });
-    assert_eq!(fs::read_to_string(&target).unwrap(), "the node's\n");
+    target.assert_untouched();
 }

@@ -7,9 +7,7 @@ use std::time::Instant;
 use husk_tests::command::until;
 use husk_tests::containerd::Containerd;
 use husk_tests::cri::Mode;
-use husk_tests::ctr::unique;
 use husk_tests::process;
-use k8s_cri::v1::CdiDevice;
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 
@@ -143,8 +141,6 @@ fn a_failing_poststop_hook_holds_nothing_up() {
 /// What `nvidia-ctk cdi generate` writes has the like: a device, an environment and hooks.
 fn a_cdi_device_brings_its_hooks_along(mode: Mode) {
     let containerd = Containerd::of_the_suite();
-    fs::create_dir_all(containerd.cdi()).unwrap();
-    let vendor = unique("vendor");
     // It finds the root by the bundle of the state, in whose mount namespace it is already.
     let script = r#"
 state=$(cat)
@@ -152,32 +148,21 @@ bundle=$(echo "$state" | sed 's/.*"bundle":"\([^"]*\)".*/\1/')
 test -r "$bundle/config.json" || exit 7
 echo "driver of $(basename $bundle)" > "$bundle/rootfs/driver"
 "#;
-    let description = json!({
-        "cdiVersion": "0.6.0",
-        "kind": format!("{vendor}.com/device"),
-        "devices": [{
-            "name": "first",
-            "containerEdits": {
-                "env": ["HAS=device"],
-                "hooks": [{
-                    "hookName": "createContainer",
-                    "path": "/bin/sh",
-                    "args": ["sh", "-c", script],
-                }],
-            },
+    let device = containerd.cdi_device(&json!({
+        "env": ["HAS=device"],
+        "hooks": [{
+            "hookName": "createContainer",
+            "path": "/bin/sh",
+            "args": ["sh", "-c", script],
         }],
-    });
-    let file = containerd.cdi().join(format!("{vendor}.json"));
-    fs::write(&file, description.to_string()).unwrap();
+    }));
     let cri = containerd.cri();
     let pod = cri.pod(mode).run();
-    let name = format!("{vendor}.com/device=first");
     let container = pod
         .container("app", &["sh", "-c", "sleep 1000000"])
-        .with(|config| config.cdi_devices = vec![CdiDevice { name }])
+        .with(|config| config.cdi_devices = device.wanted())
         .start();
     let said = container.sh("echo $HAS; cat /driver");
-    fs::remove_file(file).unwrap();
     let id = container.status().id;
     assert_eq!(said, format!("device\ndriver of {id}"));
 }
