@@ -8,8 +8,10 @@ use husk_scope::config::Config;
 use husk_scope::{Kind, Known, Paths, Plan, Scope, Scopes, requested};
 use oci_spec::runtime::Spec;
 
+mod image;
 mod request;
 
+pub use image::{layer, manifest};
 pub use request::{bootstrap, request};
 
 /// A handler's configuration.
@@ -38,6 +40,7 @@ pub fn config(data: &[u8]) {
         None => (&b""[..], data),
     };
     let json = json.strip_prefix(b"\0").unwrap_or(json);
+    husk_sandbox::fuzzing::spec(json);
     let text = std::str::from_utf8(text).unwrap_or_default();
     let config = Config::parse("config.toml", text).unwrap_or_default();
     let Ok(mut spec) = serde_json::from_slice::<Spec>(json) else {

@@ -83,6 +83,7 @@ fn method(name: &str, payload: &[u8]) {
 }
 
 fn exec(json: &[u8]) {
+    husk_sandbox::fuzzing::process(json);
     if let Ok(process) = serde_json::from_slice::<Process>(json) {
         // It goes to the zygote as JSON.
         let written = serde_json::to_vec(&process).expect("what was read can be written");

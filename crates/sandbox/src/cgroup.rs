@@ -477,3 +477,20 @@ fn not_root(hierarchy: &Hierarchy) -> Result<&Path> {
     }
     Ok(&hierarchy.dir)
 }
+
+/// Translates what a spec says of a cgroup for both versions and both drivers, and makes nothing.
+#[cfg(fuzzing)]
+pub(crate) fn translate(cgroups_path: Option<&str>, resources: &LinuxResources) {
+    for driver in [Driver::Cgroupfs, Driver::Systemd] {
+        let _ = driver::Place::of(driver, cgroups_path, "container");
+    }
+    let writes = [
+        limits::v1(resources),
+        limits::v2(resources, None),
+        limits::v2(resources, Some("max 100000")),
+    ];
+    for writes in writes.into_iter().flatten() {
+        let _ = limits::properties(&writes);
+    }
+    devices::translate(resources.devices().as_deref().unwrap_or_default());
+}

@@ -3,13 +3,16 @@
 use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccompAction, Spec};
 
 use crate::zygote::JobError;
-use crate::{bundle, lsm, program, seccomp};
+use crate::{bundle, hooks, lsm, program, seccomp};
 
 /// # Errors
 /// `Invalid`, naming the field.
 pub(crate) fn check(spec: &Spec) -> Result<(), JobError> {
+    bundle::check_version(spec)?;
     let linux = bundle::linux(spec)?;
     check_names(spec, linux)?;
+    check_namespaces(linux)?;
+    hooks::check(spec)?;
     if linux.intel_rdt().is_some() {
         return Err(unsupported("linux.intelRdt"));
     }
@@ -57,6 +60,59 @@ fn check_names(spec: &Spec, linux: &Linux) -> Result<(), JobError> {
     Ok(())
 }
 
-fn unsupported(field: &str) -> JobError {
-    JobError::invalid(format!("{field} is not supported by husk: leave it out"))
+fn check_namespaces(linux: &Linux) -> Result<(), JobError> {
+    let namespaces = linux.namespaces().as_deref().unwrap_or_default();
+    let of = |kind| namespaces.iter().find(|namespace| namespace.typ() == kind);
+    if of(LinuxNamespaceType::User).is_some_and(|user| user.path().is_some()) {
+        return Err(unsupported(
+            "a user namespace that is joined by its path (linux.namespaces)",
+        ));
+    }
+    // Its root could be entered by no pivot_root(2): only chroot(2), which keeps nobody in, is left.
+    if of(LinuxNamespaceType::Mount).is_none_or(|mount| mount.path().is_some()) {
+        return Err(unsupported(
+            "a container without a mount namespace of its own (linux.namespaces)",
+        ));
+    }
+    Ok(())
+}
+
+fn unsupported(what: &str) -> JobError {
+    JobError::invalid(format!("{what} is not supported by husk: leave it out"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn refusal(change: impl FnOnce(&mut Value)) -> Option<String> {
+        let mut spec = json!({
+            "ociVersion": "1.2.0",
+            "root": {"path": "/"},
+            "hooks": {"createRuntime": [{"path": "/bin/true"}]},
+            "mounts": [{"destination": "/x", "source": "/x", "options": ["rbind", "ridmap"]}],
+            "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}, {"type": "user"}]},
+        });
+        change(&mut spec);
+        let refused = check(&serde_json::from_value(spec).unwrap());
+        refused.err().map(|error| error.message)
+    }
+
+    #[test]
+    fn nearly_all_containers_are_made() {
+        assert_eq!(refusal(|_| {}), None);
+    }
+
+    #[test]
+    fn what_is_not_done_is_named() {
+        for namespaces in [json!([]), json!([{"type": "mount", "path": "/x"}])] {
+            let error = refusal(|spec| spec["linux"]["namespaces"] = namespaces).unwrap();
+            assert!(error.contains("mount namespace"), "{error}");
+        }
+        let joined = json!([{"type": "mount"}, {"type": "user", "path": "/x"}]);
+        let error = refusal(|spec| spec["linux"]["namespaces"] = joined).unwrap();
+        assert!(error.contains("user namespace"), "{error}");
+    }
 }

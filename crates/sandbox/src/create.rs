@@ -8,17 +8,14 @@ use crate::cgroup::{Cgroup, New};
 use crate::process::{self, Pidfd};
 use crate::workload::Workload;
 use crate::zygote::{Create, Done, JobError, Leftovers, Report};
-use crate::{bundle, checks, hooks, init, rootfs, unsupported};
+use crate::{bundle, checks, init, rootfs};
 
 pub(crate) fn create(mut job: Create, report: &Report) -> Result<Done, JobError> {
     report.step("reading config.json");
     let spec = bundle::load(&job.dir)?;
-    bundle::check_version(&spec)?;
+    checks::check(&spec)?;
     let (process, workload) = bundle::process(&spec)?;
     bundle::check_paths(&spec)?;
-    checks::check(&spec)?;
-    hooks::check(&spec)?;
-    unsupported::refuse(&spec)?;
 
     report.step("making the cgroup");
     let resources = spec

@@ -17,6 +17,8 @@ pub mod daemon;
 mod exec;
 pub mod features;
 pub mod floor;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod holder;
 pub mod hooks;
 mod id_map;
@@ -39,7 +41,6 @@ pub mod spawn;
 mod sys;
 mod sysctl;
 pub mod terminal;
-mod unsupported;
 mod update;
 mod workload;
 pub mod zygote;

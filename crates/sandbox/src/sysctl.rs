@@ -23,9 +23,8 @@ const OF_IPC: [&str; 12] = [
     "shmmni",
 ];
 
-/// Writes a sysctl in the namespaces this process is in. `ours` are the kinds, as in
-/// `/proc/PID/ns`, that are not the node's: a sysctl of any other would change the node.
-pub(crate) fn write(name: &str, value: &str, ours: &[&str]) -> Result<(), JobError> {
+/// The parts of a sysctl's name, and the kind of namespace that it belongs to.
+pub(crate) fn belongs_to(name: &str) -> Result<(Vec<String>, &'static str), JobError> {
     let parts = split(name)
         .ok_or_else(|| JobError::invalid(format!("{name:?} is not the name of a sysctl")))?;
     let kind = kind_of(&parts).ok_or_else(|| {
@@ -33,6 +32,13 @@ pub(crate) fn write(name: &str, value: &str, ours: &[&str]) -> Result<(), JobErr
             "the sysctl {name} belongs to no namespace: set it on the node"
         ))
     })?;
+    Ok((parts, kind))
+}
+
+/// Writes a sysctl in the namespaces this process is in. `ours` are the kinds, as in
+/// `/proc/PID/ns`, that are not the node's: a sysctl of any other would change the node.
+pub(crate) fn write(name: &str, value: &str, ours: &[&str]) -> Result<(), JobError> {
+    let (parts, kind) = belongs_to(name)?;
     if !ours.contains(&kind) {
         return Err(JobError::invalid(format!(
             "the sysctl {name} would change the node: the {kind} namespace is not the pod's own"

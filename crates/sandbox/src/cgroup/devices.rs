@@ -173,6 +173,17 @@ pub fn attach(cgroup: &Cgroup, devices: &[LinuxDeviceCgroup]) -> Result<()> {
     }
 }
 
+/// Both translations of a spec's rules.
+#[cfg(fuzzing)]
+pub(super) fn translate(devices: &[LinuxDeviceCgroup]) {
+    if let Ok(rules) = rules(devices) {
+        let _ = bpf::program(&rules);
+        for rule in &rules {
+            let _ = rule.line();
+        }
+    }
+}
+
 fn attach_v1(dir: &Path, rules: &[Rule]) -> Result<()> {
     // A new cgroup starts with what the one above it has: ours starts with nothing. Should a
     // first rule allow everything, this is undone before any process is here.

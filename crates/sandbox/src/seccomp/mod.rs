@@ -56,6 +56,12 @@ impl Filter {
     }
 }
 
+/// A profile's program, of which nothing is kept.
+#[cfg(fuzzing)]
+pub(crate) fn compile_anew(profile: &LinuxSeccomp) -> Result<Vec<u8>, JobError> {
+    compile::compile(profile)
+}
+
 /// Whether a profile hands system calls to a listener.
 pub(crate) fn notifies(profile: &LinuxSeccomp) -> bool {
     let notifies = |action| action == LinuxSeccompAction::ScmpActNotify;
