@@ -16,9 +16,10 @@ use std::process::Command;
 use std::time::Instant;
 
 use husk_sandbox::cgroup::{Cgroup, Driver};
+use husk_sandbox::job::{Create, Done, Exec, Inherited, Job, Stdio};
 use husk_sandbox::process::Pidfd;
 use husk_sandbox::rootfs::{Mount, unmount_all};
-use husk_sandbox::zygote::{self, Create, Done, Exec, Inherited, Job, Stdio, Zygote};
+use husk_sandbox::zygote::Zygote;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{UsageWho, getrusage};
 use oci_spec::runtime::Spec;
@@ -138,7 +139,7 @@ fn live(zygote: &Zygote, bundle: &Path, number: u32, execs: u32) {
         }),
     );
     let init = made.process.expect("an init");
-    zygote::start(&dir).expect("a start");
+    husk_sandbox::start(&dir).expect("a start");
     let mut reason = String::new();
     let mut started = File::from(made.started.expect("a pipe"));
     started.read_to_string(&mut reason).expect("a pipe");

@@ -18,9 +18,9 @@ use nix::errno::Errno;
 use nix::sched::CloneFlags;
 
 use crate::cgroup::Cgroup;
+use crate::error::{Doing, JobError};
 use crate::process::Pidfd;
 use crate::sys;
-use crate::zygote::{Doing, JobError};
 
 /// Of linux/sched.h; libc has it in too small a type. Linux 5.7.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;

@@ -6,9 +6,9 @@ use oci_spec::runtime::{
     Linux, LinuxCapabilities, LinuxIdMapping, LinuxNamespaceType, Process, Spec,
 };
 
+use crate::error::{Doing, JobError};
 use crate::lenient;
 use crate::workload::Workload;
-use crate::zygote::{Doing, JobError};
 
 const CONFIG: &str = "config.json";
 

@@ -2,7 +2,7 @@
 //! field's name before anything is made, never left out without a word.
 use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccompAction, Spec};
 
-use crate::zygote::JobError;
+use crate::error::JobError;
 use crate::{bundle, hooks, lsm, program, seccomp};
 
 /// # Errors

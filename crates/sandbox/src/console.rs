@@ -11,7 +11,8 @@ use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Uid, fchown, isatty};
 use oci_spec::runtime::Process;
 
-use crate::zygote::{Doing, JobError, Stdio};
+use crate::error::{Doing, JobError};
+use crate::job::Stdio;
 
 /// Takes a descriptor that was sent; `EAGAIN` when there is none.
 pub(crate) fn receive_fd(socket: RawFd) -> Result<OwnedFd, Errno> {

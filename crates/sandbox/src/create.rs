@@ -5,9 +5,11 @@ use std::io;
 use oci_spec::runtime::{Process, Spec};
 
 use crate::cgroup::{Cgroup, New};
+use crate::error::{JobError, Leftovers};
+use crate::job::{Create, Done};
 use crate::process::{self, Pidfd};
+use crate::report::Report;
 use crate::workload::Workload;
-use crate::zygote::{Create, Done, JobError, Leftovers, Report};
 use crate::{bundle, checks, init, rootfs};
 
 pub(crate) fn create(mut job: Create, report: &Report) -> Result<Done, JobError> {

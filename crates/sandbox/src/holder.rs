@@ -16,9 +16,11 @@ use nix::unistd::{ForkResult, chdir, fork, pivot_root, setsid};
 
 use crate::birth::{Maker, announcement};
 use crate::cgroup::{self, Cgroup};
+use crate::error::{Doing, JobError, Leftovers};
+use crate::job::{Done, Holder};
 use crate::pin::{pin, unpin_all};
 use crate::process::Pidfd;
-use crate::zygote::{Doing, Done, Holder, JobError, Leftovers, Report};
+use crate::report::Report;
 use crate::{bundle, namespaces, sys, workload};
 
 /// The descriptor that the holder keeps, and reads for ever.

@@ -10,9 +10,9 @@ use nix::sys::signal::Signal;
 use nix::unistd::{ForkResult, fork};
 use oci_spec::runtime::LinuxIdMapping;
 
+use crate::error::{Doing, JobError};
 use crate::process::Pidfd;
 use crate::sys;
-use crate::zygote::{Doing, JobError};
 
 /// Mappings of users and groups.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,8 +11,8 @@ use nix::errno::Errno;
 use nix::sys::statfs::{FsType, statfs};
 use oci_spec::runtime::{Linux, Process};
 
+use crate::error::{Doing, JobError};
 use crate::procfs::Procfs;
-use crate::zygote::{Doing, JobError};
 
 /// `SELINUX_MAGIC` of linux/magic.h.
 const SELINUX: FsType = FsType(0xf97c_ff8c);

@@ -10,9 +10,11 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{ForkResult, fork, sethostname};
 
 use crate::cgroup::Cgroup;
+use crate::error::{Doing, JobError, Leftovers};
+use crate::job::{Done, Namespaces};
 use crate::pin::{pin, unpin_all};
 use crate::process::Pidfd;
-use crate::zygote::{Doing, Done, JobError, Leftovers, Namespaces, Report};
+use crate::report::Report;
 use crate::{loopback, sys, sysctl};
 
 /// Not in nix: see namespaces(7).

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
 
+use crate::error::{Doing, JobError, Leftovers};
 use crate::rootfs;
-use crate::zygote::{Doing, JobError, Leftovers};
 
 /// Keeps a namespace of the process `pid` at `path`, a file that is made for it. `entry` is its
 /// name in `/proc/PID/ns`.

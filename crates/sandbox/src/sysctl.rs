@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
+use crate::error::{Doing, JobError};
 use crate::procfs::Procfs;
-use crate::zygote::{Doing, JobError};
 
 /// The kernel keeps these of `kernel.*` in the IPC namespace; see ipc_namespaces(7).
 const OF_IPC: [&str; 12] = [

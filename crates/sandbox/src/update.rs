@@ -1,6 +1,7 @@
 //! Changes a container's limits.
 use crate::cgroup::Cgroup;
-use crate::zygote::{Done, JobError, Update};
+use crate::error::JobError;
+use crate::job::{Done, Update};
 
 /// Runs in a builder: systemd may take its time to answer.
 pub(crate) fn update(job: &Update) -> Result<Done, JobError> {

@@ -12,7 +12,7 @@ use nix::sys::stat::{SFlag, stat};
 use nix::unistd::{AccessFlags, access, eaccess};
 use oci_spec::runtime::Process;
 
-use crate::zygote::JobError;
+use crate::error::JobError;
 
 /// Where an executable without a slash is looked for when the environment has no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -263,7 +263,7 @@ mod tests {
     use oci_spec::runtime::ProcessBuilder;
 
     use super::*;
-    use crate::zygote::JobErrorKind;
+    use crate::error::JobErrorKind;
 
     fn workload(args: &[&str], env: &[&str]) -> Result<Workload, JobError> {
         let strings = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();

@@ -11,8 +11,9 @@ mod support;
 
 use std::fs;
 
+use husk_sandbox::error::{JobError, JobErrorKind};
+use husk_sandbox::job::Job;
 use husk_sandbox::process::Ended;
-use husk_sandbox::zygote::{Job, JobError, JobErrorKind};
 use serde_json::{Value, json};
 use support::{Lab, run, shell_process};
 
@@ -231,10 +232,10 @@ fn an_id_twice_leaves_the_first_alone(lab: &Lab) {
 
 fn a_start_comes_once(lab: &Lab) {
     let container = lab.shell("sleep 60", |_| {});
-    assert!(husk_sandbox::zygote::start(&container.dir).is_err());
+    assert!(husk_sandbox::start(&container.dir).is_err());
     let dir = container.dir.clone();
     container.kill();
-    assert!(husk_sandbox::zygote::start(&dir).is_err());
+    assert!(husk_sandbox::start(&dir).is_err());
 }
 
 fn an_exec_is_checked_alike(lab: &Lab) {

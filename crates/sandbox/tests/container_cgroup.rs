@@ -10,8 +10,9 @@ mod support;
 use std::fs;
 
 use husk_sandbox::cgroup::{Cgroup, Driver, Stats};
+use husk_sandbox::error::JobErrorKind;
+use husk_sandbox::job::Job;
 use husk_sandbox::process::Ended;
-use husk_sandbox::zygote::{Job, JobErrorKind};
 use serde_json::{Value, json};
 use support::{Lab, read_all, run, wait};
 

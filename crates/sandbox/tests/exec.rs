@@ -11,8 +11,8 @@ mod support;
 
 use std::fs;
 
+use husk_sandbox::error::JobErrorKind;
 use husk_sandbox::process::Ended;
-use husk_sandbox::zygote::JobErrorKind;
 use serde_json::json;
 use support::{Lab, run, shell_process, wait};
 
@@ -158,9 +158,7 @@ fn none_starts_after_inits_exit(lab: &Lab) {
 fn none_starts_on_the_node(lab: &Lab) {
     let me = i32::try_from(std::process::id()).unwrap();
     let (job, _) = support::exec_job("none", me, shell_process("true"), None);
-    let error = lab
-        .perform(husk_sandbox::zygote::Job::Exec(job))
-        .unwrap_err();
+    let error = lab.perform(husk_sandbox::job::Job::Exec(job)).unwrap_err();
     assert_eq!(error.kind, JobErrorKind::Invalid, "{error}");
     assert!(error.message.contains("mount namespace"), "{error}");
 }

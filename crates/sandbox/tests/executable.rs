@@ -12,8 +12,8 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use husk_sandbox::error::JobErrorKind;
 use husk_sandbox::process::Ended;
-use husk_sandbox::zygote::JobErrorKind;
 use serde_json::json;
 use support::{Lab, run, shell_process};
 
@@ -56,7 +56,7 @@ fn main() {
     ]);
 }
 
-fn refusal(lab: &Lab, args: &[&str], user: u32) -> husk_sandbox::zygote::JobError {
+fn refusal(lab: &Lab, args: &[&str], user: u32) -> husk_sandbox::error::JobError {
     let created = lab.try_create(|spec| {
         spec["process"]["args"] = json!(args);
         spec["process"]["user"] = json!({"uid": user, "gid": user});

@@ -12,9 +12,10 @@ mod support;
 use std::fs;
 
 use husk_sandbox::cgroup::Cgroup;
+use husk_sandbox::error::JobErrorKind;
+use husk_sandbox::job::{Holder, Job};
 use husk_sandbox::pin::unpin;
 use husk_sandbox::process::{Ended, Pidfd};
-use husk_sandbox::zygote::{Holder, Job, JobErrorKind};
 use serde_json::json;
 use support::{Container, Lab, run, wait};
 

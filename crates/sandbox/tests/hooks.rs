@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use husk_sandbox::hooks::{Hooks, Kind};
+use husk_sandbox::job::Job;
 use husk_sandbox::process::Ended;
-use husk_sandbox::zygote::Job;
 use serde_json::{Value, json};
 use support::{Container, Lab, run};
 

@@ -13,8 +13,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::PathBuf;
 
+use husk_sandbox::error::JobErrorKind;
 use husk_sandbox::process::Ended;
-use husk_sandbox::zygote::JobErrorKind;
 use serde_json::{Value, json};
 use support::{Lab, run};
 

@@ -14,8 +14,9 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use husk_sandbox::error::JobErrorKind;
+use husk_sandbox::job::Create;
 use husk_sandbox::process::Ended;
-use husk_sandbox::zygote::{Create, JobErrorKind};
 use serde_json::json;
 use support::{Lab, run, shell_process, wait};
 

@@ -16,8 +16,8 @@ use std::ffi::{CStr, CString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use husk_sandbox::error::{JobError, JobErrorKind};
 use husk_sandbox::process::Ended;
-use husk_sandbox::zygote::{JobError, JobErrorKind};
 use nix::mount::{MsFlags, mount, umount};
 use serde_json::{Value, json};
 use support::{Container, Lab, Test, read_all, run, shell_process, wait};

@@ -13,8 +13,8 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
+use husk_sandbox::error::JobErrorKind;
 use husk_sandbox::process::Ended;
-use husk_sandbox::zygote::JobErrorKind;
 use nix::mount::{MsFlags, mount, umount};
 use serde_json::{Value, json};
 use support::{Lab, read_all, run};

@@ -13,9 +13,10 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use husk_sandbox::error::JobErrorKind;
+use husk_sandbox::job::{Job, Namespaces};
 use husk_sandbox::pin::unpin;
 use husk_sandbox::process::Ended;
-use husk_sandbox::zygote::{Job, JobErrorKind, Namespaces};
 use serde_json::json;
 use support::{Lab, run};
 
@@ -57,7 +58,7 @@ fn made(lab: &Lab, job: &Namespaces) {
         .unwrap_or_else(|error| panic!("{error}"));
 }
 
-fn refused(lab: &Lab, job: &Namespaces) -> husk_sandbox::zygote::JobError {
+fn refused(lab: &Lab, job: &Namespaces) -> husk_sandbox::error::JobError {
     lab.perform(Job::Namespaces(job.clone()))
         .expect_err("refused")
 }

@@ -15,10 +15,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use husk_relay::protocol::{LONGEST, Order, Told, order};
+use husk_sandbox::error::{JobError, JobErrorKind};
+use husk_sandbox::job::{Create, Job, Listen, NetworkNamespace, Port, Relay};
 use husk_sandbox::process::{Ended, Pidfd};
-use husk_sandbox::zygote::{
-    Create, Job, JobError, JobErrorKind, Listen, NetworkNamespace, Port, Relay,
-};
 use nix::sys::socket::{MsgFlags, recv};
 use serde_json::json;
 use support::{Container, Lab, run, wait};

@@ -15,8 +15,9 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 
+use husk_sandbox::error::JobErrorKind;
+use husk_sandbox::job::{Inherited, Job};
 use husk_sandbox::process::Ended;
-use husk_sandbox::zygote::{Inherited, Job, JobErrorKind};
 use libseccomp::{ScmpNotifReq, ScmpNotifResp, ScmpNotifRespFlags};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use serde_json::{Value, json};

@@ -12,8 +12,9 @@ mod support;
 use std::fs;
 use std::time::{Duration, Instant};
 
+use husk_sandbox::error::JobErrorKind;
+use husk_sandbox::job::Job;
 use husk_sandbox::process::Ended;
-use husk_sandbox::zygote::{Job, JobErrorKind};
 use serde_json::json;
 use support::{Lab, run, wait};
 
@@ -71,8 +72,8 @@ fn a_slow_build_holds_no_other_up(lab: &Lab) {
     finish(lab, &slow_id, &slow_dir, done.unwrap());
 }
 
-fn finish(_: &Lab, id: &str, dir: &std::path::Path, done: husk_sandbox::zygote::Done) {
-    husk_sandbox::zygote::start(dir).unwrap();
+fn finish(_: &Lab, id: &str, dir: &std::path::Path, done: husk_sandbox::job::Done) {
+    husk_sandbox::start(dir).unwrap();
     assert_eq!(wait(&done.process.unwrap()), Ended::Exited(0));
     husk_sandbox::rootfs::unmount_all(&dir.join("rootfs")).unwrap();
     fs::remove_dir_all(dir).unwrap();

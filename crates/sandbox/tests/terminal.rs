@@ -93,8 +93,8 @@ fn a_directory_may_have_a_long_name(lab: &Lab) {
     std::fs::rename(job.dir.join("config.json"), long.join("config.json")).unwrap();
     let outer = std::mem::replace(&mut job.dir, long.clone());
     let (id, rootfs) = (job.id.clone(), job.rootfs.clone());
-    let done = lab.perform(husk_sandbox::zygote::Job::Create(job)).unwrap();
-    husk_sandbox::zygote::start(&long).unwrap();
+    let done = lab.perform(husk_sandbox::job::Job::Create(job)).unwrap();
+    husk_sandbox::start(&long).unwrap();
     assert_eq!(wait(&done.process.unwrap()), Ended::Exited(6));
     husk_sandbox::rootfs::unmount_all(&rootfs).unwrap();
     std::fs::remove_dir_all(outer).unwrap();

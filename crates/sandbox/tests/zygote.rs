@@ -91,9 +91,7 @@ fn init_does_not_keep_it_alive(lab: &Lab) {
     let (dir, id) = (job.dir.clone(), job.id.clone());
     let (shim, zygote) = another_shim(|zygote| {
         nix::sys::prctl::set_child_subreaper(true).unwrap();
-        zygote
-            .send(1, husk_sandbox::zygote::Job::Create(job))
-            .unwrap();
+        zygote.send(1, husk_sandbox::job::Job::Create(job)).unwrap();
         assert!(support::readable(zygote, support::LONG));
     });
     shim.signal(libc::SIGKILL).unwrap();

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 
 use husk_sandbox::cgroup::{self, Cgroup, Driver};
 use husk_sandbox::hooks;
+use husk_sandbox::job::Holder;
 use husk_sandbox::process::{Pidfd, start_time};
 use husk_sandbox::rootfs::unmount_all;
-use husk_sandbox::zygote::Holder;
 use husk_scope::Kind;
 use husk_scope::record::{Container, Namespace, Pod, Process, Relay};
 use nix::libc::SIGKILL;

@@ -1,6 +1,6 @@
 //! Why a request was not done.
 use husk_request::Malformed;
-use husk_sandbox::zygote::{JobError, JobErrorKind};
+use husk_sandbox::error::{JobError, JobErrorKind};
 
 /// A request that was not done: what kind of reason, and the reason in words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

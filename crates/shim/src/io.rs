@@ -16,8 +16,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use containerd_shim::asynchronous::io::{IoTasks, Pty};
+use husk_sandbox::job;
 use husk_sandbox::terminal;
-use husk_sandbox::zygote;
 use log::{debug, warn};
 use tokio::io::AsyncRead;
 use tokio::net::unix::pipe;
@@ -80,10 +80,10 @@ impl Io {
     pub(crate) async fn open(
         &self,
         start_logger: impl AsyncFnOnce(&binary::Binary) -> Result<Logger, Failure>,
-    ) -> Result<(zygote::Stdio, Ends), Failure> {
+    ) -> Result<(job::Stdio, Ends), Failure> {
         let stdout = Target::parse(&self.stdio.stdout)?;
         let stderr = Target::parse(&self.stdio.stderr)?;
-        let mut theirs = zygote::Stdio::default();
+        let mut theirs = job::Stdio::default();
         let mut ours = Ends::default();
         if let Target::Binary(binary) = &stdout {
             let mut logger = start_logger(binary).await?;

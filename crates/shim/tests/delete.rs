@@ -327,7 +327,7 @@ fn a_holder_that_is_not_on_record_is_found_by_its_pin() {
         shm: None,
     }];
     record.cgroup_parent = format!("/{}", node.namespace);
-    let lives_in = husk_sandbox::zygote::Holder {
+    let lives_in = husk_sandbox::job::Holder {
         pin: path.clone(),
         join: Vec::new(),
         cgroup: Some(record.cgroup_parent.clone()),

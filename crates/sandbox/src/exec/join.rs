@@ -4,8 +4,8 @@ use std::os::unix::fs::MetadataExt;
 
 use nix::sched::CloneFlags;
 
+use crate::error::{Doing, JobError};
 use crate::namespaces::CLONE_NEWTIME;
-use crate::zygote::{Doing, JobError};
 
 /// Names as in `/proc/PID/ns`.
 const KINDS: [(&str, CloneFlags); 8] = [

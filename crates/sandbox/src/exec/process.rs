@@ -6,9 +6,10 @@ use nix::sched::{CloneFlags, setns};
 use crate::birth::Birthplace;
 use crate::cgroup::Cgroup;
 use crate::console;
+use crate::error::{Doing, JobError};
+use crate::job::Stdio;
 use crate::process::Pidfd;
 use crate::program::{Program, become_root, limits, stdio};
-use crate::zygote::{Doing, JobError, Stdio};
 
 /// A maker on its way into a container.
 pub(super) struct Inside {

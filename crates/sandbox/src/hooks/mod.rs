@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::node::OnNode;
 use crate::bundle;
-use crate::zygote::{Doing, JobError};
+use crate::error::{Doing, JobError};
 
 /// When hooks are run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

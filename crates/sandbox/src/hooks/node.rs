@@ -8,9 +8,9 @@ use nix::sys::signal::Signal;
 use nix::unistd::{ForkResult, fork};
 
 use super::Hooks;
+use crate::error::{Doing, JobError};
 use crate::process::Pidfd;
 use crate::sys;
-use crate::zygote::{Doing, JobError};
 
 /// The process that stays on the node. It ends when its work is done, or its builder.
 pub(crate) struct OnNode {

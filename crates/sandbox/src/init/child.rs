@@ -19,10 +19,11 @@ use super::request::{self, Asking, Request};
 use super::root;
 use crate::birth::{Birthplace, Maker};
 use crate::cgroup::Cgroup;
+use crate::error::{Doing, JobError};
 use crate::hooks::Hooks;
+use crate::job::Stdio;
 use crate::process::my_pid;
 use crate::program::{Program, become_root, stdio};
-use crate::zygote::{Doing, JobError, Stdio};
 use crate::{loopback, sys, sysctl};
 
 /// What a process ends with that could not execute, as a shell has it.

@@ -48,12 +48,14 @@ use self::namespaces::Wanted;
 use self::request::Able;
 use crate::birth::{Birthplace, announcement};
 use crate::cgroup::Cgroup;
+use crate::error::{Doing, JobError};
 use crate::hooks::{Hooks, Kind, OnNode};
+use crate::job::{Create, Done, Inherited};
 use crate::process::Pidfd;
-use crate::program::{Inherited, Program, limits};
+use crate::program::{Program, limits};
+use crate::report::Report;
 use crate::seccomp::LISTENING;
 use crate::workload::Workload;
-use crate::zygote::{Create, Doing, Done, JobError, Report};
 use crate::{bundle, console};
 
 /// In the shim's directory for the container: the fifo that init waits at.
@@ -189,11 +191,11 @@ pub(crate) fn make(
     })
 }
 
-/// Lets init execute.
+/// Lets the init of a container that was created execute: the other end of [`crate::job::Create`].
 ///
 /// # Errors
 /// `NotFound`: there is no such init; `ENXIO`: it has executed already, or ended.
-pub(crate) fn start(dir: &Path) -> io::Result<()> {
+pub fn start(dir: &Path) -> io::Result<()> {
     let mut start = OpenOptions::new()
         .write(true)
         .custom_flags(libc::O_NONBLOCK)

@@ -5,9 +5,9 @@ use std::path::Path;
 use nix::sched::{CloneFlags, setns, unshare};
 use oci_spec::runtime::{Linux, LinuxNamespaceType};
 
+use crate::error::{Doing, JobError};
 use crate::id_map::IdMap;
 use crate::namespaces::CLONE_NEWTIME;
-use crate::zygote::{Doing, JobError};
 
 /// The namespaces of a spec, before any of them is joined or made.
 pub(super) struct Wanted {

@@ -5,10 +5,11 @@
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 
 use crate::cgroup::Cgroup;
+use crate::error::{Doing, JobError};
 use crate::hooks::OnNode;
 use crate::id_map::IdMap;
 use crate::process::Pidfd;
-use crate::zygote::{Doing, JobError, Report};
+use crate::report::Report;
 
 /// Written by init when all that is left is to execute.
 pub(super) const READY: u8 = b'+';

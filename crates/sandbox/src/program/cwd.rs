@@ -3,7 +3,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
-use crate::zygote::{Doing, JobError};
+use crate::error::{Doing, JobError};
 
 pub(super) fn error(cwd: &Path, errno: Errno) -> JobError {
     let message = format!(

@@ -6,7 +6,7 @@ use nix::sys::prctl;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process};
 
-use crate::zygote::{Doing, JobError};
+use crate::error::{Doing, JobError};
 
 /// Becomes root of the user namespace that was just joined.
 pub(crate) fn become_root() -> Result<(), JobError> {

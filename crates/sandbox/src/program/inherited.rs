@@ -1,30 +1,15 @@
 //! What binds all processes of a container, its init and those that are executed in it later.
 use std::ffi::c_ulong;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
 use oci_spec::runtime::{
-    LinuxMemoryPolicy, LinuxPersonality, LinuxPersonalityDomain, LinuxSeccomp,
-    MemoryPolicyFlagType, MemoryPolicyModeType, Spec,
+    LinuxMemoryPolicy, LinuxPersonality, LinuxPersonalityDomain, MemoryPolicyFlagType,
+    MemoryPolicyModeType, Spec,
 };
-use serde::{Deserialize, Serialize};
 
-use crate::zygote::{Doing, JobError};
-
-/// What of a container's spec every process of it takes on.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Inherited {
-    /// The container's id, by which its session keyring is named.
-    pub id: String,
-    /// Where its config.json is.
-    pub bundle: PathBuf,
-    /// `linux.seccomp`.
-    pub seccomp: Option<LinuxSeccomp>,
-    /// `linux.personality`.
-    pub personality: Option<LinuxPersonality>,
-    /// `linux.memoryPolicy`.
-    pub memory_policy: Option<LinuxMemoryPolicy>,
-}
+use crate::error::{Doing, JobError};
+use crate::job::Inherited;
 
 impl Inherited {
     /// What a spec has of it.

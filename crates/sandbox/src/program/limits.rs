@@ -12,8 +12,8 @@ use oci_spec::runtime::{
     PosixRlimitType, Process, Scheduler,
 };
 
+use crate::error::{Doing, JobError};
 use crate::process::Pidfd;
-use crate::zygote::{Doing, JobError};
 
 /// Sets the I/O priority and rlimits, but for that of processes: see [`set_processes`].
 pub(super) fn set(process: &Process) -> Result<(), JobError> {

@@ -16,14 +16,14 @@ use nix::unistd::{chdir, setsid};
 use oci_spec::runtime::Process;
 
 pub(crate) use self::identity::become_root;
-pub use self::inherited::Inherited;
 pub(crate) use self::inherited::{check_memory_policy, check_personality};
+use crate::error::{Doing, JobError};
 use crate::hooks::{Confine, Hooks};
+use crate::job::Inherited;
 use crate::lsm;
 use crate::process::Pidfd;
 use crate::seccomp::{self, Filter, Listener};
 use crate::workload::{self, Workload};
-use crate::zygote::{Doing, JobError};
 
 /// A program, and who it is to run as. It is made outside of the container, where all that may be
 /// refused is.

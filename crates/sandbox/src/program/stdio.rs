@@ -10,7 +10,8 @@ use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 use oci_spec::runtime::Process;
 
 use crate::console;
-use crate::zygote::{Doing, JobError, Stdio};
+use crate::error::{Doing, JobError};
+use crate::job::Stdio;
 
 /// Takes the standard streams that the shim gave; what is /dev/null becomes the container's own.
 /// Call it inside the container.

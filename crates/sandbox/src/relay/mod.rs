@@ -28,10 +28,10 @@ use nix::sys::time::TimeVal;
 use nix::unistd::{ForkResult, fork};
 
 use crate::cgroup::{self, Cgroup};
+use crate::error::{Doing, JobError, Leftovers};
+use crate::job::{Done, Listen, NetworkNamespace, Port, Relay};
 use crate::process::Pidfd;
-use crate::zygote::{
-    Doing, Done, JobError, Leftovers, Listen, NetworkNamespace, Port, Relay, Report,
-};
+use crate::report::Report;
 use crate::{bundle, holder, sys, workload};
 
 /// The descriptor that the relay keeps: its control socket.

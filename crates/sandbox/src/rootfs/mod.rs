@@ -13,8 +13,8 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde::{Deserialize, Serialize};
 
 use self::options::Options;
+use crate::error::{Doing, JobError, Leftovers};
 use crate::mountinfo::unescape;
-use crate::zygote::{Doing, JobError, Leftovers};
 
 /// One mount of a root filesystem, as containerd names it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -301,7 +301,7 @@ mod tests {
             bind(Path::new("/nowhere"), "", &["bind"]),
         ];
         let error = mount_all(&rootfs, &mounts).unwrap_err();
-        assert_eq!(error.kind, crate::zygote::JobErrorKind::NotFound, "{error}");
+        assert_eq!(error.kind, crate::error::JobErrorKind::NotFound, "{error}");
         assert!(error.message.contains("/nowhere"), "{error}");
         assert!(!is_mounted(&rootfs));
     }

@@ -12,7 +12,7 @@ use std::path::Path;
 use libseccomp::ScmpVersion;
 use oci_spec::runtime::LinuxSeccomp;
 
-use crate::zygote::JobError;
+use crate::error::JobError;
 
 const DIRECTORY: &str = "/run/husk-seccomp";
 /// Nodes have a handful of profiles; whoever makes up more is not to fill the memory that /run is.

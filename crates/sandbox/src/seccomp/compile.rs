@@ -13,7 +13,7 @@ use oci_spec::runtime::{
 };
 
 use super::newer::{self, Instruction};
-use crate::zygote::{Doing, JobError};
+use crate::error::{Doing, JobError};
 
 /// Calls are looked up in a tree: the kernel, which tries every call when a filter is loaded, is
 /// done several times sooner than with a list.

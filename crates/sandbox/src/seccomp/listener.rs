@@ -15,9 +15,9 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction};
 use serde_json::{Value, json};
 
+use crate::error::{Doing, JobError};
+use crate::job::Inherited;
 use crate::process::Pidfd;
-use crate::program::Inherited;
-use crate::zygote::{Doing, JobError};
 use crate::{bundle, seccomp};
 
 /// Said by a process to its builder when its filter is loaded: the first byte of many.

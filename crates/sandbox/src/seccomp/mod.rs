@@ -15,7 +15,7 @@ use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag
 
 pub(crate) use self::instructions::Instructions;
 pub(crate) use self::listener::{LISTENING, Listener, announce, release};
-use crate::zygote::{Doing, JobError};
+use crate::error::{Doing, JobError};
 
 /// A profile as the kernel takes it.
 #[derive(Debug)]

@@ -6,42 +6,19 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use nix::sys::prctl;
 
 use super::protocol::{self, SentJob};
-use super::{Doing, Done, Job, JobError, Leftovers};
+use crate::error::{Doing, JobError, Leftovers};
+use crate::job::{Done, Job};
+use crate::report::Report;
 use crate::{create, exec, holder, namespaces, process, relay, sys, update};
 
 /// See keyctl_join_session_keyring(3).
 const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
-/// The first byte of a report that names the step a builder is at.
-pub(super) const REPORTED_STEP: u8 = b's';
-/// The first byte of a report that is the result.
-pub(super) const REPORTED_RESULT: u8 = b'r';
-
 /// Where a panic is reported; -1 in the zygote.
 static REPORTS: AtomicI32 = AtomicI32::new(-1);
 
-/// The way from a builder to the zygote.
-pub(crate) struct Report {
-    socket: RawFd,
-    tether: RawFd,
-}
-
-impl Report {
-    /// Says what is done next: completes "the builder died while …".
-    pub(crate) fn step(&self, name: &str) {
-        // Only a help in the error of a builder that dies: losing it is no failure of the job.
-        let _ = protocol::send_packet(self.socket, &[&[REPORTED_STEP], name.as_bytes()], &[]);
-    }
-
-    /// What a process that a builder makes keeps open until it executes, to be found by if the
-    /// builder dies: an end of a pipe that nobody reads or writes, since a container may get at it.
-    pub(crate) fn tether(&self) -> RawFd {
-        self.tether
-    }
-
-    fn result(&self, result: &Result<Done, JobError>) -> bool {
-        let (json, fds) = protocol::encode_result(result);
-        protocol::send_packet(self.socket, &[&[REPORTED_RESULT], &json], &fds).is_ok()
-    }
+fn tell(report: &Report, result: &Result<Done, JobError>) -> bool {
+    let (json, descriptors) = protocol::encode_result(result);
+    report.result(&json, &descriptors).is_ok()
 }
 
 /// Does the job, reports, exits.
@@ -51,7 +28,7 @@ pub(super) fn run(job: SentJob, reports: &OwnedFd, tether: &OwnedFd) -> ! {
         .read()
         .doing(|| "read the job")
         .and_then(|job| perform(job, &report));
-    let reported = report.result(&result);
+    let reported = tell(&report, &result);
     sys::exit_now(i32::from(!reported))
 }
 
@@ -81,11 +58,8 @@ pub(super) fn undo(job: OwnedFd, mark: u64, reports: &OwnedFd) -> ! {
 }
 
 fn become_builder(reports: &OwnedFd, tether: RawFd) -> Report {
-    let report = Report {
-        socket: reports.as_raw_fd(),
-        tether,
-    };
-    REPORTS.store(report.socket, Ordering::Relaxed);
+    let report = Report::new(reports.as_raw_fd(), tether);
+    REPORTS.store(reports.as_raw_fd(), Ordering::Relaxed);
     // Only a help for whoever looks at a list of processes.
     let _ = prctl::set_name(c"husk-builder");
     // A keyring of its own for what is built: the shim's may hold secrets. Where the kernel has no
@@ -117,11 +91,9 @@ fn perform(job: Job, report: &Report) -> Result<Done, JobError> {
 /// Unwinding would lead back into code that belongs to the parent.
 pub(super) fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        let report = Report {
-            socket: REPORTS.load(Ordering::Relaxed),
-            tether: -1,
-        };
-        report.result(&Err(JobError::failed(format!("husk has a bug: {panic}"))));
+        let report = Report::new(REPORTS.load(Ordering::Relaxed), -1);
+        let error = JobError::failed(format!("husk has a bug: {panic}"));
+        tell(&report, &Err(error));
         sys::exit_now(101)
     }));
 }

@@ -5,29 +5,21 @@
 //! JSON: so a job may be of any size, and the zygote does not parse it. A result is eight bytes of
 //! id and what the builder reported: JSON, and the descriptors it names.
 use std::fs::File;
-use std::io::{self, IoSlice, IoSliceMut, Read, Seek, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-use nix::cmsg_space;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recv, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
 
-use super::{Done, Finished, Job, JobError, JobErrorKind, Stdio};
+use super::Finished;
+use crate::error::{JobError, JobErrorKind};
+use crate::job::{Done, Job, Stdio};
+use crate::packet::{self, Packet};
 use crate::process::Pidfd;
 
-/// The longest packet: a result is a line of JSON, and an error message is cut to fit.
-const LONGEST: usize = 64 * 1024;
-const LONGEST_ERROR: usize = 16 * 1024;
-/// The most descriptors one packet carries: the job and stdin, stdout, stderr.
-const MOST_FDS: usize = 4;
+/// A result is one packet, a line of JSON, and an error message is cut to fit.
+const LONGEST_ERROR: usize = packet::LONGEST / 4;
 const ID: usize = size_of::<u64>();
-
-/// A packet and the descriptors that came with it.
-pub(super) struct Packet {
-    pub(super) bytes: Vec<u8>,
-    pub(super) fds: Vec<OwnedFd>,
-}
 
 /// A job as it arrives in the zygote.
 pub(super) struct SentJob {
@@ -45,56 +37,6 @@ struct Made {
     control: bool,
 }
 
-pub(super) fn send_packet(socket: RawFd, parts: &[&[u8]], fds: &[RawFd]) -> io::Result<()> {
-    let parts: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
-    let rights = [ControlMessage::ScmRights(fds)];
-    let control: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
-    sendmsg::<()>(socket, &parts, control, MsgFlags::MSG_NOSIGNAL, None)?;
-    Ok(())
-}
-
-/// Takes the next packet.
-///
-/// # Errors
-/// `WouldBlock` when there is none, `UnexpectedEof` when the other end is closed.
-pub(super) fn receive_packet(socket: RawFd) -> io::Result<Packet> {
-    // Most packets are a few bytes: room for the longest would stay with the process for good.
-    let coming = recv(
-        socket,
-        &mut [],
-        MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT,
-    )?;
-    let mut bytes = vec![0; coming.min(LONGEST)];
-    let mut control = cmsg_space!([RawFd; MOST_FDS]);
-    let mut parts = [IoSliceMut::new(&mut bytes)];
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-    let message = recvmsg::<()>(socket, &mut parts, Some(&mut control), flags)?;
-    let length = message.bytes;
-    let truncated = message
-        .flags
-        .intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
-    let fds = message
-        .cmsgs()?
-        .filter_map(|control| match control {
-            ControlMessageOwned::ScmRights(fds) => Some(fds),
-            _ => None,
-        })
-        .flatten()
-        // SAFETY: the kernel has just installed these descriptors for us; no one else owns them.
-        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
-        .collect();
-    if length == 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    if truncated {
-        return Err(io::Error::other(
-            "a packet was longer than the protocol allows",
-        ));
-    }
-    bytes.truncate(length);
-    Ok(Packet { bytes, fds })
-}
-
 pub(super) fn send_job(socket: RawFd, id: u64, job: &Job, stdio: &Stdio) -> io::Result<()> {
     let mut file = File::from(memfd_create(c"husk-job", MFdFlags::MFD_CLOEXEC)?);
     serde_json::to_writer(io::BufWriter::new(&file), job)?;
@@ -110,7 +52,7 @@ pub(super) fn send_job(socket: RawFd, id: u64, job: &Job, stdio: &Stdio) -> io::
             fds.push(fd.as_raw_fd());
         }
     }
-    send_packet(socket, &[&id.to_le_bytes(), &[present]], &fds)
+    packet::send(socket, &[&id.to_le_bytes(), &[present]], &fds)
 }
 
 impl SentJob {
@@ -188,7 +130,7 @@ pub(super) fn encode_result(result: &Result<Done, JobError>) -> (Vec<u8>, Vec<Ra
 }
 
 pub(super) fn receive_result(socket: RawFd) -> io::Result<Finished> {
-    let packet = receive_packet(socket)?;
+    let packet = packet::receive(socket)?;
     let (id, json) = split_id(&packet.bytes)
         .ok_or_else(|| io::Error::other("a result's packet is malformed"))?;
     let mut fds = packet.fds.into_iter();

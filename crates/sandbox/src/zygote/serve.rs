@@ -11,11 +11,12 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{ForkResult, fork};
 
-use super::builder::{self, REPORTED_RESULT, REPORTED_STEP};
-use super::protocol::{self, Packet, SentJob};
-use super::{JobError, Leftovers};
+use super::builder;
+use super::protocol::{self, SentJob};
+use crate::error::{JobError, Leftovers};
+use crate::packet::{self, Packet};
 use crate::process::Pidfd;
-use crate::{cgroup, sys, workload};
+use crate::{cgroup, report, sys, workload};
 
 /// Where the zygote keeps its socket.
 const SOCKET: RawFd = 3;
@@ -92,7 +93,7 @@ fn serve(socket: &OwnedFd) -> io::Result<()> {
         if !job_came {
             continue;
         }
-        let job = match protocol::receive_packet(socket.as_raw_fd()) {
+        let job = match packet::receive(socket.as_raw_fd()) {
             Ok(packet) => SentJob::from_packet(packet)?,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             // The shim has ended; it may have left results unread.
@@ -234,10 +235,10 @@ fn finish(socket: &OwnedFd, builder: Builder, others: &[Builder]) -> Option<Buil
         }
     };
     let mut step = "starting".to_owned();
-    while let Ok(Packet { bytes, fds }) = protocol::receive_packet(reports.as_raw_fd()) {
+    while let Ok(Packet { bytes, fds }) = packet::receive(reports.as_raw_fd()) {
         match bytes.split_first() {
-            Some((&REPORTED_STEP, name)) => step = String::from_utf8_lossy(name).into_owned(),
-            Some((&REPORTED_RESULT, result)) => {
+            Some((&report::STEP, name)) => step = String::from_utf8_lossy(name).into_owned(),
+            Some((&report::RESULT, result)) => {
                 let fds: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
                 send(socket, id, result, &fds);
                 return None;
@@ -259,8 +260,8 @@ fn finish(socket: &OwnedFd, builder: Builder, others: &[Builder]) -> Option<Buil
 /// What a builder that undid could not undo: it reports that as steps.
 fn leftovers(reports: &OwnedFd) -> Leftovers {
     let mut left = Leftovers::default();
-    while let Ok(Packet { bytes, .. }) = protocol::receive_packet(reports.as_raw_fd()) {
-        if let Some((&REPORTED_STEP, leftover)) = bytes.split_first() {
+    while let Ok(Packet { bytes, .. }) = packet::receive(reports.as_raw_fd()) {
+        if let Some((&report::STEP, leftover)) = bytes.split_first() {
             left.push(String::from_utf8_lossy(leftover).into_owned());
         }
     }
@@ -274,5 +275,5 @@ fn send_error(socket: &OwnedFd, id: u64, error: JobError) {
 
 /// Sends a result. Nobody is told of a failure: the shim is gone, and the next poll says so.
 fn send(socket: &OwnedFd, id: u64, json: &[u8], fds: &[RawFd]) {
-    let _ = protocol::send_packet(socket.as_raw_fd(), &[&id.to_le_bytes(), json], fds);
+    let _ = packet::send(socket.as_raw_fd(), &[&id.to_le_bytes(), json], fds);
 }

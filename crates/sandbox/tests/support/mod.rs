@@ -22,9 +22,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use husk_sandbox::cgroup::Driver;
+use husk_sandbox::error::JobError;
+use husk_sandbox::job::{Create, Done, Exec, Inherited, Job, Stdio};
 use husk_sandbox::process::{Ended, Pidfd, reap_orphans};
 use husk_sandbox::rootfs::{Mount, unmount_all};
-use husk_sandbox::zygote::{self, Create, Done, Exec, Inherited, Job, JobError, Stdio, Zygote};
+use husk_sandbox::zygote::Zygote;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci_spec::runtime::{LinuxSeccomp, Process};
 use serde_json::{Value, json};
@@ -345,7 +347,7 @@ impl Lab {
 
 impl Container {
     pub(crate) fn start(&mut self) -> Result<(), String> {
-        zygote::start(&self.dir).map_err(|error| error.to_string())?;
+        husk_sandbox::start(&self.dir).map_err(|error| error.to_string())?;
         let mut reason = String::new();
         let mut started = File::from(self.started.take().unwrap());
         started.read_to_string(&mut reason).unwrap();

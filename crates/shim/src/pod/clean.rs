@@ -3,8 +3,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use husk_sandbox::job::Job;
 use husk_sandbox::rootfs::unmount_all;
-use husk_sandbox::zygote::Job;
 use log::warn;
 use tokio::task::spawn_blocking;
 

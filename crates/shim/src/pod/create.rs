@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use husk_plugin_host::{decide, subject};
 use husk_sandbox::cgroup::Cgroup;
+use husk_sandbox::error::JobError;
 use husk_sandbox::hooks::{self, Hooks};
+use husk_sandbox::job::{Create, Done, Inherited, Job, Stdio};
 use husk_sandbox::process::{Pidfd, start_time};
-use husk_sandbox::zygote::{self, Create, Inherited, Job};
 use husk_scope::links::Link;
 use husk_scope::record::{Container as Recorded, Status};
 use husk_scope::{Assignment, Kind, Plan, RequestError, Scope, Scopes, requested};
@@ -373,7 +374,7 @@ pub(super) async fn open_io(
     pod: &Pod,
     container: &Container,
     process: &Process,
-) -> Result<(zygote::Stdio, Ends), Failure> {
+) -> Result<(Stdio, Ends), Failure> {
     let start_logger = async |binary: &_| {
         Logger::start(binary, &pod.children, &container.id, &pod.namespace).await
     };
@@ -383,7 +384,7 @@ pub(super) async fn open_io(
 /// Keeps what the zygote made, and begins to copy its output.
 fn adopt(
     container: &Container,
-    done: zygote::Done,
+    done: Done,
     ends: Ends,
     named: Option<Cgroup>,
 ) -> Result<u32, Failure> {
@@ -438,7 +439,7 @@ fn watch_init(pod: &Arc<Pod>, container: &Arc<Container>) {
 pub(super) async fn start(pod: &Pod, id: &str) -> Result<(), Failure> {
     let container = pod.existing(id)?;
     let started = lock(&container.started).take();
-    zygote::start(&container.dir).map_err(|error| {
+    husk_sandbox::start(&container.dir).map_err(|error| {
         Failure::internal(format!(
             "cannot start container {id}: its init is gone: {error}"
         ))
@@ -474,12 +475,12 @@ async fn read_all(end: std::os::fd::OwnedFd) -> std::io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Nothing was written: it executes. Else a [`zygote::JobError`], or at least words.
+/// Nothing was written: it executes. Else a [`JobError`], or at least words.
 fn refusal(id: &str, reason: &[u8]) -> Result<(), Failure> {
     if reason.is_empty() {
         return Ok(());
     }
-    match serde_json::from_slice::<zygote::JobError>(reason) {
+    match serde_json::from_slice::<JobError>(reason) {
         Ok(error) => Err(Failure::from(error)),
         Err(_) => Err(Failure::internal(format!(
             "cannot start container {id}: {}",

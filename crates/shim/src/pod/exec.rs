@@ -1,7 +1,7 @@
 //! Makes an exec.
 use std::sync::Arc;
 
-use husk_sandbox::zygote::{Exec, Job};
+use husk_sandbox::job::{Exec, Job};
 
 use super::Pod;
 use super::container::{Container, Process};

@@ -4,8 +4,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::{Arc, Mutex};
 
+use husk_sandbox::error::JobError;
+use husk_sandbox::job::{Done, Job};
 use husk_sandbox::process::Pidfd;
-use husk_sandbox::zygote::{Done, Job, JobError, Zygote};
+use husk_sandbox::zygote::Zygote;
 use log::{debug, error, warn};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;

@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use husk_relay::protocol::{Counts, LONGEST, Limit, Order, Told, order_now};
 use husk_sandbox::cgroup::Cgroup;
+use husk_sandbox::job::{Job, Listen, NetworkNamespace, Port, Relay as NewRelay};
 use husk_sandbox::process::{Pidfd, start_time};
-use husk_sandbox::zygote::{Job, Listen, NetworkNamespace, Port, Relay as NewRelay};
 use husk_scope::links::{Joined, Network, Planned, Present, Protocol, plan};
 use husk_scope::record::{Carried, Process, Relay as Recorded};
 use husk_scope::{Kind, Scope};

@@ -5,8 +5,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use husk_sandbox::job::{Holder, Job, Namespaces};
 use husk_sandbox::process::start_time;
-use husk_sandbox::zygote::{Holder, Job, Namespaces};
 use husk_scope::record::{Namespace, Process};
 use husk_scope::{Kind, Plan, Scope};
 

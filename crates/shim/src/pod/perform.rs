@@ -1,7 +1,7 @@
 //! What may be asked of a container that does not change its life.
 use std::sync::Arc;
 
-use husk_sandbox::zygote::{Job, Update};
+use husk_sandbox::job::{Job, Update};
 
 use super::container::{Container, Process};
 use super::effect::{blocking, internal};

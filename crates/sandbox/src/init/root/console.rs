@@ -6,8 +6,8 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
+use crate::error::{Doing, JobError};
 use crate::mount_api::{self, Depth};
-use crate::zygote::{Doing, JobError};
 
 pub(super) const CONSOLE: &str = "/dev/console";
 

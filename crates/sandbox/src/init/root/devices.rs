@@ -9,8 +9,8 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 
 use super::place::Root;
+use crate::error::{Doing, JobError};
 use crate::mount_api::{self, Depth};
-use crate::zygote::{Doing, JobError};
 
 /// Those that the runtime specification has in every container: name, major and minor.
 const DEFAULT: [(&str, u64, u64); 6] = [

@@ -8,8 +8,8 @@ use nix::errno::Errno;
 use nix::sys::stat::{SFlag, fstat, makedev};
 
 use super::place::Root;
+use crate::error::{Doing, JobError};
 use crate::mount_api::{self, Attributes, Depth, MOUNT_ATTR_RDONLY};
-use crate::zygote::{Doing, JobError};
 
 /// Makes paths read-only, each by a mount of itself; one that is not there is left out.
 pub(super) fn make_read_only(root: &Root, paths: &[String]) -> Result<(), JobError> {

@@ -33,9 +33,9 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{ForkResult, fork};
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities};
 
+use crate::error::{Doing, JobError};
 use crate::mount_api::Context;
 use crate::process::Pidfd;
-use crate::zygote::{Doing, JobError};
 use crate::{console, holder, sys};
 
 /// The first descriptor that is free for one who has none but [`SOCKET`].

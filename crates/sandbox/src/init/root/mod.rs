@@ -30,9 +30,9 @@ pub(super) use self::sources::Sources;
 use super::namespaces::Wanted;
 use crate::bundle;
 use crate::cgroup::Cgroup;
+use crate::error::{Doing, JobError};
 use crate::lsm;
 use crate::mount_api::{self, Attributes, Depth, MOUNT_ATTR_RDONLY};
-use crate::zygote::{Doing, JobError};
 
 /// A root in the making.
 struct Making<'a> {

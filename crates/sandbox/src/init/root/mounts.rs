@@ -12,10 +12,10 @@ use oci_spec::runtime::Mount;
 use super::place::{Root, name_of, path_of};
 use super::stage::Stage;
 use super::{Making, cgroups, copy_up, joined_procfs};
+use crate::error::JobError;
 use crate::lsm;
 use crate::mount_api::{self, Attributes, Depth, MOUNT_ATTR_RDONLY};
 use crate::rootfs::options::Options;
-use crate::zygote::JobError;
 
 /// What lxcfs and its like put over single files of /proc.
 const OVER_PROC: [&str; 10] = [

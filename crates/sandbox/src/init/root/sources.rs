@@ -12,10 +12,10 @@ use oci_spec::runtime::{Linux, Mount, Spec};
 
 use super::mounts::{self, describe};
 use crate::bundle;
+use crate::error::{Doing, JobError};
 use crate::id_map::IdMap;
 use crate::mount_api::{self, Attributes, Depth};
 use crate::rootfs::options::Options;
-use crate::zygote::{Doing, JobError};
 
 /// By the place in the spec's list of mounts.
 #[derive(Default)]
