@@ -11,7 +11,6 @@ use std::io::{BufReader, BufWriter, PipeReader, Read as _, Seek as _, Write as _
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 use containerd_shim::StartOpts;
@@ -27,6 +26,7 @@ use nix::sys::prctl;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, getpid, setsid};
 use serde::{Deserialize, Serialize};
 
+use crate::clock::now_ms;
 use crate::handler::Handler;
 use crate::store::Store;
 use crate::{logger, placement, serve, socket};
@@ -218,11 +218,7 @@ impl Daemon {
             .context("wait for the record of `start`")?;
         self.record.shim = Some(process(getpid().as_raw())?);
         self.record.zygote = Some(process(zygote.pid)?);
-        self.record.created_ms = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .ok()
-            .and_then(|since| u64::try_from(since.as_millis()).ok())
-            .unwrap_or_default();
+        self.record.created_ms = now_ms();
         Ok(self.store.save(&self.record)?)
     }
 }

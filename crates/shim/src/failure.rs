@@ -84,3 +84,20 @@ impl From<JobError> for Failure {
         Self::new(kind, error.message)
     }
 }
+
+impl From<husk_sandbox::cgroup::Error> for Failure {
+    fn from(error: husk_sandbox::cgroup::Error) -> Self {
+        Self::internal(with_causes(&error))
+    }
+}
+
+/// An error with all its causes, on one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -29,7 +29,7 @@ use self::fifo::{Fifo, Gauge};
 pub(crate) use self::target::Stdio;
 use self::target::Target;
 use crate::failure::Failure;
-use crate::pod::lock;
+use crate::sync::lock;
 
 /// How long output may still be copied once the process is to be deleted (contract 41).
 const DRAIN: Duration = Duration::from_secs(10);
@@ -334,7 +334,7 @@ mod tests {
     use std::time::Instant as Clock;
 
     use super::*;
-    use crate::pod::children::Children;
+    use crate::children::Children;
     use std::sync::Arc;
 
     fn io(stdout: String, stderr: String) -> Io {

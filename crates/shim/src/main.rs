@@ -5,7 +5,10 @@
 //! `-info` and `-v` describe it.
 #![forbid(unsafe_code)]
 
+mod background;
+mod children;
 mod cleanup;
+mod clock;
 mod connections;
 mod context;
 mod daemon;
@@ -28,6 +31,7 @@ mod shutdown;
 mod socket;
 mod start;
 mod store;
+mod sync;
 
 use std::io::Write as _;
 use std::process::ExitCode;

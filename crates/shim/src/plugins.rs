@@ -25,10 +25,10 @@ use oci_spec::runtime::LinuxSeccomp;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use crate::background::in_background;
+use crate::children::Children;
 use crate::failure::Failure;
-use crate::pod::children::Children;
-use crate::pod::clean::in_background;
-use crate::pod::lock;
+use crate::sync::lock;
 
 use lines::Lines;
 

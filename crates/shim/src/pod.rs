@@ -4,7 +4,6 @@
 //! one at a time: the effects of one step are begun, in order, before the next step is taken. An
 //! effect that may take long runs in a task of its own and tells its outcome as an event, so that
 //! one slow container never holds up another (contract 27).
-pub(crate) mod children;
 pub(crate) mod clean;
 pub(crate) mod container;
 mod create;
@@ -30,8 +29,7 @@ mod withheld;
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex};
 
 use husk_sandbox::rootfs::Mount;
 use husk_scope::config::Config;
@@ -40,7 +38,6 @@ use log::{info, warn};
 use oci_spec::runtime::Process as OciProcess;
 use tokio::sync::{OnceCell, oneshot};
 
-use self::children::Children;
 use self::container::{Container, Process};
 use self::jobs::Jobs;
 use self::links::Links;
@@ -49,6 +46,7 @@ use self::order::Order;
 use self::policy::Facts;
 pub(crate) use self::sandbox::NewSandbox;
 use self::state::{Effect, Event, ProcessId, Reply, Request, State, Token};
+use crate::children::Children;
 use crate::context::{Context, Services};
 use crate::failure::Failure;
 use crate::handler::Handler;
@@ -58,6 +56,7 @@ use crate::publisher::Publisher;
 use crate::service;
 use crate::shutdown::Shutdown;
 use crate::store::{self, Store};
+use crate::sync::lock;
 
 /// A pod and everything its shim keeps of it.
 pub(crate) struct Pod {
@@ -256,7 +255,7 @@ impl Pod {
         self.handler
             .config
             .as_ref()
-            .map_err(|error| Failure::invalid(jobs::with_causes(error)))
+            .map_err(|error| Failure::invalid(crate::failure::with_causes(error)))
     }
 
     /// Changes the record and writes it.
@@ -309,18 +308,4 @@ impl Pod {
         let life = lock(&self.life);
         format!("{:#?}\n{} requests wait", life.state, life.waiting.len())
     }
-}
-
-/// Locks; a holder that panicked left the value as whole as it is.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Milliseconds since 1970.
-pub(crate) fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .ok()
-        .and_then(|since| u64::try_from(since.as_millis()).ok())
-        .unwrap_or_default()
 }

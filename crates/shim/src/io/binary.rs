@@ -16,8 +16,8 @@ use tokio::net::unix::pipe;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::target::decode;
+use crate::children::Children;
 use crate::failure::Failure;
-use crate::pod::children::Children;
 use crate::pod::watch;
 
 /// How long the binary may take to say that it is ready.

@@ -11,7 +11,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
 
-use crate::pod::children::Children;
+use crate::children::Children;
 use crate::pod::watch;
 
 /// The program that has the compiler: beside the shim, else on PATH.

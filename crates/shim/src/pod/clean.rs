@@ -6,13 +6,14 @@ use std::sync::Arc;
 use husk_sandbox::job::Job;
 use husk_sandbox::rootfs::unmount_all;
 use log::warn;
-use tokio::task::spawn_blocking;
 
+use super::Pod;
 use super::container::Container;
-use super::effect::blocking;
 use super::state::ProcessId;
-use super::{Pod, lock};
+use crate::background::blocking;
+use crate::background::in_background;
 use crate::failure::Failure;
+use crate::sync::lock;
 
 /// Drains the process's output; of init also unmounts, removes the cgroup and the directory. May
 /// be done again after a failure.
@@ -120,11 +121,4 @@ pub(super) fn remove_dir(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-/// Runs a blocking step on a thread of its own.
-pub(crate) async fn in_background<T: Send + 'static>(
-    act: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    spawn_blocking(act).await.map_err(io::Error::other)?
 }

@@ -15,10 +15,10 @@ use husk_scope::Plan;
 use husk_scope::links::Link;
 use oci_spec::runtime::Process as OciProcess;
 
-use super::lock;
 use super::withheld::Withheld;
 use crate::failure::Failure;
 use crate::io::{Io, Stdio};
+use crate::sync::lock;
 
 /// A container.
 pub(crate) struct Container {

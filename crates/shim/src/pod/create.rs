@@ -22,11 +22,12 @@ use super::policy::Facts;
 use super::spec::{Bundle, HUSK_POD};
 use super::state::{Made, ProcessId};
 use super::view::View;
-use super::{Pod, clean, lock, names, watch};
+use super::{Pod, clean, names, watch};
 use crate::failure::Failure;
 use crate::io::{Ends, Logger};
 use crate::sandbox_files;
 use crate::store::write_atomic;
+use crate::sync::lock;
 
 /// What containers that name the same pod by annotation share, as in Kubernetes.
 const SHARED_BY_ANNOTATION: [Kind; 3] = [Kind::Network, Kind::Ipc, Kind::Uts];
@@ -421,7 +422,7 @@ pub(super) fn keep<'a>(
 fn arm_oom_watch(pod: &Arc<Pod>, container: &Arc<Container>) {
     let armed = container
         .cgroup()
-        .and_then(|cgroup| cgroup.watch_oom().map_err(super::effect::internal));
+        .and_then(|cgroup| cgroup.watch_oom().map_err(Failure::from));
     match armed {
         Ok(watch) => watch::out_of_memory(pod, container, watch),
         Err(error) => warn!("memory kills go unseen: {error}"),
@@ -493,7 +494,7 @@ fn explained(container: &Container, error: &dyn std::error::Error) -> String {
     format!(
         "container {}: {}",
         container.id,
-        super::jobs::with_causes(error)
+        crate::failure::with_causes(error)
     )
 }
 

@@ -7,12 +7,14 @@ use husk_sandbox::cgroup::Cgroup;
 use husk_sandbox::daemon::trim_heap;
 use log::{info, warn};
 use nix::errno::Errno;
-use tokio::task::spawn_blocking;
 
 use super::container::Container;
 use super::state::{Action, Effect, Event, ProcessId, Reply, Token, finished};
-use super::{Life, Pod, create, exec, lock, now_ms, sandbox};
+use super::{Life, Pod, create, exec, sandbox};
+use crate::background::blocking;
+use crate::clock::now_ms;
 use crate::failure::Failure;
+use crate::sync::lock;
 
 impl Pod {
     /// Begins all effects, in order.
@@ -108,7 +110,7 @@ impl Pod {
         if signal == SIGKILL {
             return blocking(move || cgroup.kill()).await;
         }
-        let pids = cgroup.pids().map_err(internal)?;
+        let pids = cgroup.pids().map_err(Failure::from)?;
         for pid in pids {
             // One that has ended since is no failure.
             if let Ok(pidfd) = husk_sandbox::process::Pidfd::open(pid) {
@@ -246,18 +248,4 @@ async fn on_cgroup(
     let container = container.ok_or_else(|| Failure::not_found("the container was deleted"))?;
     let cgroup = container.cgroup()?;
     blocking(move || act(&cgroup)).await
-}
-
-/// Runs a cgroup's slow step on a thread of its own.
-pub(super) async fn blocking<T: Send + 'static>(
-    act: impl FnOnce() -> husk_sandbox::cgroup::Result<T> + Send + 'static,
-) -> Result<T, Failure> {
-    match spawn_blocking(act).await {
-        Ok(result) => result.map_err(internal),
-        Err(error) => Err(Failure::internal(format!("a step was cut short: {error}"))),
-    }
-}
-
-pub(super) fn internal(error: husk_sandbox::cgroup::Error) -> Failure {
-    Failure::internal(super::jobs::with_causes(&error))
 }

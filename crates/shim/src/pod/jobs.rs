@@ -12,11 +12,12 @@ use log::{debug, error, warn};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
-use super::children::Children;
-use super::clean::in_background;
-use super::lock;
 use super::ready::readable;
+use crate::background::in_background;
+use crate::children::Children;
 use crate::failure::Failure;
+use crate::failure::with_causes;
+use crate::sync::lock;
 
 const SIGKILL: i32 = 9;
 
@@ -154,15 +155,4 @@ impl Jobs {
         }
         self.children.release(zygote.pid);
     }
-}
-
-/// An error with all its causes, on one line.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

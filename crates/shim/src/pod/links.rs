@@ -35,8 +35,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::container::{Container, Known};
 use super::ready::readable;
-use super::{Pod, lock, watch};
+use super::{Pod, watch};
+use crate::background::blocking;
 use crate::failure::Failure;
+use crate::sync::lock;
 
 const SIGKILL: i32 = 9;
 
@@ -703,8 +705,7 @@ impl Pod {
             return;
         };
         let (_, driver) = self.pod_cgroup();
-        let removed =
-            super::effect::blocking(move || Cgroup::named(driver, Some(&path), "relay")?.remove());
+        let removed = blocking(move || Cgroup::named(driver, Some(&path), "relay")?.remove());
         if let Err(error) = removed.await {
             warn!("the cgroup of a relay stays: {error}");
         }

@@ -10,9 +10,10 @@ use husk_sandbox::process::start_time;
 use husk_scope::record::{Namespace, Process};
 use husk_scope::{Kind, Plan, Scope};
 
-use super::{Pod, lock, spec, watch};
+use super::{Pod, spec, watch};
 use crate::failure::Failure;
 use crate::sandbox_files;
+use crate::sync::lock;
 
 /// What the sandbox is made of, beside the namespaces on record.
 #[derive(Clone, Debug, Default)]

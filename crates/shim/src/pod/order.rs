@@ -66,7 +66,7 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
-    use crate::pod::lock;
+    use crate::sync::lock;
 
     #[tokio::test]
     async fn events_are_told_in_the_order_in_which_they_were_noted() {

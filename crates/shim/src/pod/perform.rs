@@ -3,11 +3,12 @@ use std::sync::Arc;
 
 use husk_sandbox::job::{Job, Update};
 
+use super::Pod;
 use super::container::{Container, Process};
-use super::effect::{blocking, internal};
 use super::state::{Action, ProcessId, Reply};
-use super::{Pod, lock};
+use crate::background::blocking;
 use crate::failure::Failure;
+use crate::sync::lock;
 
 pub(super) async fn action(
     pod: &Arc<Pod>,
@@ -40,7 +41,7 @@ pub(super) async fn action(
 fn pids(container: &Container) -> Result<Reply, Failure> {
     let pids = match container.cgroup()?.pids() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        pids => pids.map_err(internal)?,
+        pids => pids.map_err(Failure::from)?,
     };
     if pids.is_empty() {
         let init = container.pid().map(|pid| (pid, None));

@@ -9,14 +9,15 @@ use husk_scope::links::Link;
 use husk_scope::{Assignment, Plan, Scope, Scopes};
 use oci_spec::runtime::{LinuxResources, Process as OciProcess};
 
+use super::Pod;
 use super::container::Container;
 use super::order::Turn;
 use super::spec::Bundle;
 use super::state::{Exit, Published};
 use super::withheld::Withheld;
-use super::{Pod, lock};
 use crate::failure::Failure;
 use crate::plugins::Plugins;
+use crate::sync::lock;
 
 /// Where CRI says which image a container is of.
 const IMAGE: &str = "io.kubernetes.cri.image-name";

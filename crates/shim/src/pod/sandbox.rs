@@ -15,12 +15,15 @@ use husk_scope::{Kind, Scope, Scopes};
 use nix::libc::SIGKILL;
 use serde_json::{Value, json};
 
-use super::clean::{in_background, remove_dir};
+use super::clean::remove_dir;
 use super::policy::Facts;
-use super::{Pod, lock, spec};
+use super::{Pod, spec};
+use crate::background::blocking;
+use crate::background::in_background;
 use crate::cleanup::in_pid_namespace;
 use crate::failure::Failure;
 use crate::sandbox_files::{self, SandboxFiles};
+use crate::sync::lock;
 use husk_request::cri::{Mode, SandboxConfig};
 
 /// Of the spec that StartSandbox answers with.
@@ -300,9 +303,8 @@ impl Pod {
         let Some(path) = holder.cgroups_path() else {
             return;
         };
-        let removed = super::effect::blocking(move || {
-            Cgroup::named(holder.driver, Some(&path), "holder")?.remove()
-        });
+        let removed =
+            blocking(move || Cgroup::named(holder.driver, Some(&path), "holder")?.remove());
         if let Err(error) = removed.await {
             log::warn!("the holder's cgroup stays: {error}");
         }
@@ -326,7 +328,7 @@ impl Pod {
             ));
         }
         let id = self.id.clone();
-        super::effect::blocking(move || Cgroup::named(driver, Some(&path), &id)?.stats()).await
+        blocking(move || Cgroup::named(driver, Some(&path), &id)?.stats()).await
     }
 
     /// Asks for a sandbox.

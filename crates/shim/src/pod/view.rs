@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use husk_scope::{Kind, Known, Paths, Scope};
 
+use super::Pod;
 use super::container::Container;
-use super::{Pod, lock};
+use crate::sync::lock;
 
 /// The pod's namespaces, as one container sees them.
 pub(super) struct View<'a> {

@@ -8,10 +8,12 @@ use husk_sandbox::process::{Ended, Pidfd};
 use log::{debug, error};
 use tokio::io::unix::AsyncFd;
 
+use super::Pod;
 use super::container::Container;
 use super::ready::readable;
 use super::state::{Event, Exit, ProcessId};
-use super::{Pod, lock, now_ms};
+use crate::clock::now_ms;
+use crate::sync::lock;
 
 /// A pidfd as tokio wants to watch it.
 struct Watched(Arc<Pidfd>);

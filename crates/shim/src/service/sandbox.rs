@@ -11,10 +11,11 @@ use ttrpc::Result;
 use ttrpc::r#async::TtrpcContext;
 
 use super::{some_timestamp, unexpected};
+use crate::clock::now_ms;
 use crate::failure::Failure;
 use crate::metrics;
 use crate::pod::state::{Reply, Request, SandboxLife};
-use crate::pod::{NewSandbox, Pod, now_ms};
+use crate::pod::{NewSandbox, Pod};
 use husk_request::cri::SandboxConfig;
 
 /// CRI compares these words (contract 18).

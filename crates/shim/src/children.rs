@@ -7,7 +7,7 @@ use husk_sandbox::process;
 use log::{debug, warn};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::lock;
+use crate::sync::lock;
 
 /// Tells the children that someone watches by pidfd from orphans that were handed to this
 /// subreaper.
@@ -28,7 +28,7 @@ impl Children {
     ///
     /// # Errors
     /// SIGCHLD cannot be listened to.
-    pub(super) fn reap_from_now_on(self: &Arc<Self>) -> io::Result<()> {
+    pub(crate) fn reap_from_now_on(self: &Arc<Self>) -> io::Result<()> {
         let mut ended = signal(SignalKind::child())?;
         let children = Arc::clone(self);
         tokio::spawn(async move {
@@ -40,12 +40,12 @@ impl Children {
     }
 
     /// A job of the zygote begins.
-    pub(super) fn begin_job(&self) {
+    pub(crate) fn begin_job(&self) {
         lock(&self.inner).jobs += 1;
     }
 
     /// A job of the zygote has ended, and has made this process.
-    pub(super) fn end_job(&self, made: Option<i32>) {
+    pub(crate) fn end_job(&self, made: Option<i32>) {
         let mut inner = lock(&self.inner);
         inner.watched.extend(made);
         inner.jobs = inner.jobs.saturating_sub(1);
@@ -68,7 +68,7 @@ impl Children {
     ///
     /// # Errors
     /// See [`process::end_strays`].
-    pub(super) fn end_strays(&self) -> io::Result<()> {
+    pub(crate) fn end_strays(&self) -> io::Result<()> {
         process::end_strays(&|pid| self.is_watched(pid))
     }
 
@@ -77,7 +77,7 @@ impl Children {
     ///
     /// # Errors
     /// See [`process::end_children_among`].
-    pub(super) fn end_unwatched(&self, pids: &[i32]) -> io::Result<()> {
+    pub(crate) fn end_unwatched(&self, pids: &[i32]) -> io::Result<()> {
         process::end_children_among(pids, &|pid| self.is_watched(pid))
     }
 
