@@ -1,12 +1,14 @@
 //! The shim's children: those that someone watches, and orphans, which nobody does (contract 46).
 use std::collections::HashSet;
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex};
 
-use husk_sandbox::process;
+use husk_sandbox::process::{self, Ended, Pidfd};
 use log::{debug, warn};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::ready::readable;
 use crate::sync::lock;
 
 /// Tells the children that someone watches by pidfd from orphans that were handed to this
@@ -94,6 +96,30 @@ impl Children {
             Ok(0) => {}
             Ok(count) => debug!("reaped {count} orphans"),
             Err(error) => warn!("cannot reap orphans: {error}"),
+        }
+    }
+}
+
+/// A pidfd as tokio wants to watch it.
+struct Watched(Arc<Pidfd>);
+
+impl AsRawFd for Watched {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.fd.as_raw_fd()
+    }
+}
+
+/// Waits for a child's end and reaps it.
+///
+/// # Errors
+/// It is not a child of this process, or epoll refuses the pidfd.
+pub(crate) async fn ended(process: &Arc<Pidfd>) -> io::Result<Ended> {
+    let watched = readable(Watched(Arc::clone(process)))?;
+    loop {
+        let mut ready = watched.readable().await?;
+        match process.try_wait()? {
+            Some(ended) => return Ok(ended),
+            None => ready.clear_ready(),
         }
     }
 }

@@ -24,6 +24,7 @@ mod placement;
 mod plugins;
 mod pod;
 mod publisher;
+mod ready;
 mod sandbox_files;
 mod serve;
 mod service;

@@ -4,12 +4,12 @@
 //! one at a time: the effects of one step are begun, in order, before the next step is taken. An
 //! effect that may take long runs in a task of its own and tells its outcome as an event, so that
 //! one slow container never holds up another (contract 27).
-pub(crate) mod clean;
+mod clean;
 pub(crate) mod container;
 mod create;
 mod effect;
 mod exec;
-pub(crate) mod jobs;
+mod jobs;
 mod links;
 mod names;
 mod namespaces;
@@ -17,13 +17,12 @@ mod order;
 mod perform;
 mod policy;
 mod publish;
-mod ready;
 mod record;
 mod sandbox;
 mod spec;
 pub(crate) mod state;
 mod view;
-pub(crate) mod watch;
+mod watch;
 mod withheld;
 
 use std::collections::HashMap;
@@ -47,13 +46,12 @@ use self::policy::Facts;
 pub(crate) use self::sandbox::NewSandbox;
 use self::state::{Effect, Event, ProcessId, Reply, Request, State, Token};
 use crate::children::Children;
-use crate::context::{Context, Services};
+use crate::context::Context;
 use crate::failure::Failure;
 use crate::handler::Handler;
 use crate::io::Stdio;
 use crate::plugins::Plugins;
 use crate::publisher::Publisher;
-use crate::service;
 use crate::shutdown::Shutdown;
 use crate::store::{self, Store};
 use crate::sync::lock;
@@ -101,41 +99,35 @@ pub(crate) struct NewContainer {
     pub(crate) stdio: Stdio,
 }
 
-/// Makes the pod and the services through which containerd drives it. Must be called on a tokio
-/// runtime.
-///
-/// # Errors
-/// The zygote or SIGCHLD cannot be watched.
-pub(crate) fn services(context: Context) -> io::Result<Services> {
-    let children = Arc::new(Children::default());
-    children.reap_from_now_on()?;
-    let pod = Arc::new(Pod {
-        namespace: context.namespace,
-        id: context.id,
-        handler: context.handler,
-        store: context.store,
-        publisher: context.publisher,
-        shutdown: context.shutdown,
-        jobs: Jobs::new(context.zygote, &children)?,
-        children,
-        life: Mutex::default(),
-        record: Mutex::new(context.record),
-        containers: Mutex::default(),
-        sandbox: Mutex::default(),
-        links: Links::default(),
-        facts: Mutex::default(),
-        plugins: OnceCell::new(),
-        order: Arc::default(),
-        new_sandbox: Mutex::default(),
-        sharing: tokio::sync::Mutex::default(),
-    });
-    let (dumped, idle, forsaken) = (Arc::clone(&pod), Arc::clone(&pod), Arc::clone(&pod));
-    Ok(Services {
-        map: service::map(pod),
-        dump: Box::new(move || dumped.dump()),
-        idle: Box::new(move || idle.is_idle()),
-        forsake: Box::new(move || forsaken.forsake()),
-    })
+impl Pod {
+    /// A pod of which nothing is made yet. Must be called on a tokio runtime.
+    ///
+    /// # Errors
+    /// The zygote or SIGCHLD cannot be watched.
+    pub(crate) fn new(context: Context) -> io::Result<Arc<Self>> {
+        let children = Arc::new(Children::default());
+        children.reap_from_now_on()?;
+        Ok(Arc::new(Self {
+            namespace: context.namespace,
+            id: context.id,
+            handler: context.handler,
+            store: context.store,
+            publisher: context.publisher,
+            shutdown: context.shutdown,
+            jobs: Jobs::new(context.zygote, &children)?,
+            children,
+            life: Mutex::default(),
+            record: Mutex::new(context.record),
+            containers: Mutex::default(),
+            sandbox: Mutex::default(),
+            links: Links::default(),
+            facts: Mutex::default(),
+            plugins: OnceCell::new(),
+            order: Arc::default(),
+            new_sandbox: Mutex::default(),
+            sharing: tokio::sync::Mutex::default(),
+        }))
+    }
 }
 
 /// Someone who waits for an answer, until dropped.
@@ -280,7 +272,7 @@ impl Pod {
     }
 
     /// Whether nothing lives in the pod.
-    fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         lock(&self.life).state.is_idle()
     }
 
@@ -289,7 +281,7 @@ impl Pod {
     /// containerd knows its shims by their bundles, also after a restart, and removes a bundle when
     /// it has deleted the container or has given up making it. It does so when the client dies
     /// during Create, and is not told when that outlasts its patience.
-    fn forsake(self: &Arc<Self>) {
+    pub(crate) fn forsake(self: &Arc<Self>) {
         // The shim's own working directory is its first container's bundle, or the sandbox's.
         let own_is_gone = std::env::current_dir().is_err();
         let containers: Vec<_> = lock(&self.containers).values().cloned().collect();
@@ -304,7 +296,7 @@ impl Pod {
     }
 
     /// The state, for the log (contract 48).
-    fn dump(&self) -> String {
+    pub(crate) fn dump(&self) -> String {
         let life = lock(&self.life);
         format!("{:#?}\n{} requests wait", life.state, life.waiting.len())
     }

@@ -20,8 +20,9 @@ use ttrpc::asynchronous::transport::Listener;
 use crate::connections::{Connection, Connections};
 use crate::context::{Context, Services};
 use crate::daemon::Daemon;
-use crate::pod;
+use crate::pod::Pod;
 use crate::publisher::Publisher;
+use crate::service;
 use crate::shutdown::Shutdown;
 
 /// Blocking steps that may be under way at once, such as slow unmounts (contract 27). Their
@@ -80,7 +81,7 @@ async fn serve(daemon: Daemon, zygote: Zygote) -> Result<()> {
     let socket = daemon.socket;
     let shutdown = Shutdown::new();
     let publisher = Publisher::new(&daemon.ttrpc_address, &daemon.record.namespace);
-    let mut services = pod::services(Context {
+    let pod = Pod::new(Context {
         namespace: daemon.record.namespace.clone(),
         id: daemon.record.id.clone(),
         handler: daemon.handler,
@@ -91,6 +92,7 @@ async fn serve(daemon: Daemon, zygote: Zygote) -> Result<()> {
         shutdown: shutdown.clone(),
     })
     .context("watch the zygote and its children")?;
+    let mut services = service::services(pod);
     let mut server = Server::new()
         .add_listener(listener)
         .register_service(std::mem::take(&mut services.map));

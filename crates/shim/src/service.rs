@@ -2,7 +2,6 @@
 mod sandbox;
 mod task;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -10,18 +9,26 @@ use containerd_shim_protos::protobuf::MessageField;
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
 use containerd_shim_protos::sandbox_async::create_sandbox;
 use containerd_shim_protos::shim_async::create_task;
-use ttrpc::r#async::Service;
 use ttrpc::{Code, Error};
 
+use crate::context::Services;
 use crate::failure::{Failure, FailureKind};
 use crate::pod::Pod;
 use crate::pod::state::Reply;
 
-/// Both services, on the same socket (contract 11).
-pub(crate) fn map(pod: Arc<Pod>) -> HashMap<String, Service> {
+/// Both services of a pod, on the same socket (contract 11), and what else is asked of it.
+pub(crate) fn services(pod: Arc<Pod>) -> Services {
     let mut map = create_task(Arc::new(task::Service::new(Arc::clone(&pod))));
-    map.extend(create_sandbox(Arc::new(sandbox::Service::new(pod))));
-    map
+    map.extend(create_sandbox(Arc::new(sandbox::Service::new(Arc::clone(
+        &pod,
+    )))));
+    let (dumped, idle) = (Arc::clone(&pod), Arc::clone(&pod));
+    Services {
+        map,
+        dump: Box::new(move || dumped.dump()),
+        idle: Box::new(move || idle.is_idle()),
+        forsake: Box::new(move || pod.forsake()),
+    }
 }
 
 /// Milliseconds since 1970 as protobuf has them.

@@ -16,9 +16,9 @@ use tokio::net::unix::pipe;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::target::decode;
+use crate::children;
 use crate::children::Children;
 use crate::failure::Failure;
-use crate::pod::watch;
 
 /// How long the binary may take to say that it is ready.
 const READY: Duration = Duration::from_secs(10);
@@ -112,7 +112,7 @@ impl Logger {
     pub(super) async fn stop(mut self, deadline: Instant) {
         self.stdout = None;
         self.stderr = None;
-        let ended = watch::ended(&self.process);
+        let ended = children::ended(&self.process);
         tokio::pin!(ended);
         if timeout_at(deadline, &mut ended).await.is_err() {
             warn!(

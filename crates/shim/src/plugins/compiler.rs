@@ -11,8 +11,8 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
 
+use crate::children;
 use crate::children::Children;
-use crate::pod::watch;
 
 /// The program that has the compiler: beside the shim, else on PATH.
 const PROGRAM: &str = "husk";
@@ -51,7 +51,7 @@ pub(super) async fn run(component: &Path, children: &Arc<Children>) -> Result<()
     if ended.is_err() {
         // ESRCH: it has ended meanwhile.
         let _ = process.signal(SIGKILL);
-        let _ = watch::ended(&process).await;
+        let _ = children::ended(&process).await;
     }
     children.release(process.pid);
     match ended {
@@ -76,7 +76,7 @@ async fn outcome(
         .read_to_end(&mut words)
         .await?;
     Ok((
-        watch::ended(process).await?,
+        children::ended(process).await?,
         String::from_utf8_lossy(&words).into_owned(),
     ))
 }

@@ -82,7 +82,7 @@ pub(super) async fn failed_create(pod: &Arc<Pod>, container: &Arc<Container>) {
     if let Some(pidfd) = container.init.pidfd() {
         // ESRCH: it has ended by itself.
         let _ = pidfd.signal(9);
-        let _ = super::watch::ended(pidfd).await;
+        let _ = crate::children::ended(pidfd).await;
         pod.children.release(pidfd.pid);
     } else if pod.jobs.are_broken()
         && let Err(error) = end_orphans(pod, container).await

@@ -12,11 +12,11 @@ use log::{debug, error, warn};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
-use super::ready::readable;
 use crate::background::in_background;
 use crate::children::Children;
 use crate::failure::Failure;
 use crate::failure::with_causes;
+use crate::ready::readable;
 use crate::sync::lock;
 
 const SIGKILL: i32 = 9;
@@ -148,7 +148,7 @@ impl Jobs {
             let fd = zygote.fd.try_clone()?;
             zygote.signal(SIGKILL)?;
             let pid = zygote.pid;
-            super::watch::ended(&Arc::new(Pidfd { pid, fd })).await
+            crate::children::ended(&Arc::new(Pidfd { pid, fd })).await
         };
         if let Err(error) = ended.await {
             debug!("the zygote had ended before: {error}");

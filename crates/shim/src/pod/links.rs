@@ -33,11 +33,12 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch as channel;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::Pod;
 use super::container::{Container, Known};
-use super::ready::readable;
-use super::{Pod, watch};
 use crate::background::blocking;
+use crate::children;
 use crate::failure::Failure;
+use crate::ready::readable;
 use crate::sync::lock;
 
 const SIGKILL: i32 = 9;
@@ -619,7 +620,7 @@ impl Pod {
             counted.clone(),
         ));
         tokio::spawn(async move {
-            let how = match watch::ended(&pidfd).await {
+            let how = match children::ended(&pidfd).await {
                 Ok(how) => how.to_string(),
                 Err(error) => format!("cannot be waited for ({error})"),
             };

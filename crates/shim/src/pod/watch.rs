@@ -1,43 +1,20 @@
 //! Waits for the ends of processes and for the kernel's memory kills.
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use husk_sandbox::cgroup::OomWatch;
-use husk_sandbox::process::{Ended, Pidfd};
+use husk_sandbox::process::Pidfd;
 use log::{debug, error};
 use tokio::io::unix::AsyncFd;
 
 use super::Pod;
 use super::container::Container;
-use super::ready::readable;
 use super::state::{Event, Exit, ProcessId};
+use crate::children::ended;
 use crate::clock::now_ms;
+use crate::ready::readable;
 use crate::sync::lock;
-
-/// A pidfd as tokio wants to watch it.
-struct Watched(Arc<Pidfd>);
-
-impl AsRawFd for Watched {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.fd.as_raw_fd()
-    }
-}
-
-/// Waits for a child's end and reaps it.
-///
-/// # Errors
-/// It is not a child of this process, or epoll refuses the pidfd.
-pub(crate) async fn ended(process: &Arc<Pidfd>) -> io::Result<Ended> {
-    let watched = readable(Watched(Arc::clone(process)))?;
-    loop {
-        let mut ready = watched.readable().await?;
-        match process.try_wait()? {
-            Some(ended) => return Ok(ended),
-            None => ready.clear_ready(),
-        }
-    }
-}
 
 /// Tells the pod when a container's process has ended.
 pub(super) fn exit(pod: &Arc<Pod>, container: &Arc<Container>, id: ProcessId, pidfd: Arc<Pidfd>) {

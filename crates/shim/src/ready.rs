@@ -9,7 +9,7 @@ use tokio::io::unix::AsyncFd;
 ///
 /// # Errors
 /// epoll refuses it.
-pub(super) fn readable<T: AsRawFd>(inner: T) -> io::Result<AsyncFd<T>> {
+pub(crate) fn readable<T: AsRawFd>(inner: T) -> io::Result<AsyncFd<T>> {
     #[expect(
         deprecated,
         reason = "its unsafe successor is for types whose descriptor may change; these never do"
