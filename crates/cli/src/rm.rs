@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
+use husk_engine::network::Chosen;
 use husk_engine::pod::{self, Engine, PAUSE, Paths, Record};
 use husk_engine::shim::Binary;
 
@@ -36,6 +37,7 @@ pub(crate) fn run(paths: Paths, args: &Args) -> Result<ExitCode> {
             shim: Binary::find(record.shim.to_str())?,
             manifests: PathBuf::new(),
             config: None,
+            network: Chosen::default(),
             pause: PAUSE.into(),
             debug: false,
         };

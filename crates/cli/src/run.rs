@@ -7,6 +7,7 @@ use std::{fs, io};
 
 use anyhow::{Context as _, Result, ensure};
 use husk_engine::manifest::{self, Pod};
+use husk_engine::network::{Kind, Published, Wanted};
 use husk_engine::pod::{self, Engine, Observer, Outcome, Paths, Stop};
 use husk_engine::shim::Binary;
 use nix::unistd::geteuid;
@@ -24,7 +25,8 @@ use husk_terminal::messages::say;
 /// stop signal and, after the grace period, SIGKILL; a second Ctrl-C kills at once. The exit
 /// status is that of the first container that failed.
 ///
-/// A pod has its own network with loopback only, unless it says hostNetwork: true.
+/// Unless it says hostNetwork: true, a pod has a network of its own, which pasta, or the plugins of
+/// CNI, lead to others.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The manifest; `-` reads stdin
@@ -36,6 +38,19 @@ pub(crate) struct Args {
     /// The handler's configuration, given to the shim
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The pod's network: nothing but loopback; the node's; what pasta (of the package passt) carries; or
+    /// what the plugins of CNI make [default: pasta where it is installed, else none]
+    #[arg(long, value_name = "none|host|pasta|cni", value_parser = network)]
+    network: Option<Kind>,
+    /// Let a port of the node lead to one of the pod, beside the manifest's hostPort
+    #[arg(short, long, value_name = "[ADDRESS:]NODE:POD[/tcp|/udp]")]
+    publish: Vec<Published>,
+    /// Where lists of CNI plugins are; the first, by name, is used
+    #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
+    cni_lists: PathBuf,
+    /// Where CNI plugins are
+    #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
+    cni_programs: PathBuf,
     /// Return once every container runs
     #[arg(short, long)]
     detach: bool,
@@ -50,7 +65,12 @@ pub(crate) fn run(paths: &Paths, args: &Args, verbose: u8) -> Result<ExitCode> {
         geteuid().is_root(),
         "husk run makes namespaces, mounts and cgroups: run it as root"
     );
-    let engine = engine(paths, args, verbose)?;
+    let engine = engine(paths, args, &pod, verbose)?;
+    if !args.detach {
+        for word in &engine.network.left_aside {
+            say(format_args!("{}: {word}", args.file.display()));
+        }
+    }
     if args.detach {
         return detach::start(&pod.name);
     }
@@ -71,6 +91,16 @@ pub(crate) fn run(paths: &Paths, args: &Args, verbose: u8) -> Result<ExitCode> {
     })
 }
 
+fn network(name: &str) -> Result<Kind, String> {
+    match name {
+        "none" => Ok(Kind::None),
+        "host" => Ok(Kind::Host),
+        "pasta" => Ok(Kind::Pasta),
+        "cni" => Ok(Kind::Cni),
+        _ => Err(String::from("it is none, host, pasta or cni")),
+    }
+}
+
 /// Reads a manifest; `-` is stdin.
 pub(crate) fn read(file: &Path) -> Result<Pod> {
     let text = if file == Path::new("-") {
@@ -89,7 +119,13 @@ pub(crate) fn read(file: &Path) -> Result<Pod> {
     Ok(pod)
 }
 
-fn engine(paths: &Paths, args: &Args, verbose: u8) -> Result<Engine> {
+fn engine(paths: &Paths, args: &Args, pod: &Pod, verbose: u8) -> Result<Engine> {
+    let wanted = Wanted {
+        network: args.network,
+        published: args.publish.clone(),
+        cni_lists: args.cni_lists.clone(),
+        cni_programs: args.cni_programs.clone(),
+    };
     let absolute = |path: &PathBuf| {
         path.canonicalize()
             .with_context(|| format!("cannot read {}", path.display()))
@@ -99,6 +135,7 @@ fn engine(paths: &Paths, args: &Args, verbose: u8) -> Result<Engine> {
         manifests: manifests(&args.file)?,
         shim: Binary::find(args.shim.as_deref())?,
         config: args.config.as_ref().map(absolute).transpose()?,
+        network: wanted.choose(pod.host_network, &pod.host_ports)?,
         pause: std::env::current_exe().context("cannot find husk's own binary")?,
         debug: verbose > 0,
     })

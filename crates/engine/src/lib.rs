@@ -10,6 +10,7 @@ mod cgroup;
 pub mod image;
 pub mod manifest;
 pub mod netns;
+pub mod network;
 pub mod pod;
 pub mod shim;
 pub mod spec;

@@ -1,7 +1,7 @@
 //! A pod's network namespace: its own, with nothing but loopback.
 //!
 //! CRI makes it before the shim is started and removes it after the sandbox has stopped
-//! (contract 13); there is no CNI here, so a pod that must reach out uses `hostNetwork: true`.
+//! (contract 13). What leads out of it is made by [`network`](crate::network).
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;

@@ -10,6 +10,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod agent;
 mod containers;
 mod detached;
 mod examples;
@@ -17,6 +18,7 @@ mod failures;
 mod health;
 mod limits;
 mod namespaces;
+mod network;
 mod node;
 mod output;
 mod scopes;

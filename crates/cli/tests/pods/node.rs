@@ -143,6 +143,11 @@ impl Node {
     pub(crate) fn start_manifest(&self, manifest: &Path, args: &[&str]) -> Child {
         let shim = self.shim();
         let mut all = vec!["run", "--shim", shim.to_str().unwrap()];
+        // Where it does not matter, nothing that would have to be installed.
+        let chosen = ["--network", "--publish", "-p"];
+        if !args.iter().any(|arg| chosen.contains(arg)) {
+            all.extend(["--network", "none"]);
+        }
         all.extend(args);
         all.push(manifest.to_str().unwrap());
         self.husk(&all)
@@ -154,12 +159,30 @@ impl Node {
 
     /// Runs a pod to its end.
     pub(crate) fn run(&self, spec: &str) -> Output {
-        finish(self.start(spec, &[]))
+        self.run_with(spec, &[])
+    }
+
+    /// The same, with these further arguments.
+    pub(crate) fn run_with(&self, spec: &str, args: &[&str]) -> Output {
+        finish(self.start(spec, args))
     }
 
     /// Starts a pod that stays when this returns; the answer is its id.
     pub(crate) fn detach(&self, spec: &str) -> String {
-        let output = finish(self.start(spec, &["--detach"]));
+        self.detach_with(spec, &[])
+    }
+
+    /// What the engine has on record of a pod.
+    pub(crate) fn record(&self, id: &str) -> serde_json::Value {
+        let file = self.state.path().join("pods").join(id).join("pod.json");
+        serde_json::from_slice(&fs::read(file).unwrap()).unwrap()
+    }
+
+    /// The same as [`Node::detach`], with these further arguments.
+    pub(crate) fn detach_with(&self, spec: &str, args: &[&str]) -> String {
+        let mut all = vec!["--detach"];
+        all.extend(args);
+        let output = finish(self.start(spec, &all));
         assert!(output.status.success(), "{}", stderr(&output));
         stdout(&output).trim().to_owned()
     }
@@ -204,14 +227,14 @@ impl Node {
 impl Drop for Node {
     /// Removes what a failed test has left.
     fn drop(&mut self) {
-        for pod in ["test", "web"] {
+        for pod in ["test", "web", "agent"] {
             let mut remove = self.husk(&["rm", "-f", pod]);
             let _ = remove.stderr(Stdio::null()).status();
         }
     }
 }
 
-fn lab() -> PathBuf {
+pub(crate) fn lab() -> PathBuf {
     let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/lab");
     let lab = env::var_os("HUSK_LAB").map_or_else(default, PathBuf::from);
     assert!(

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::network::Published;
+
 /// A pod to be run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
@@ -20,8 +22,10 @@ pub struct Pod {
     pub annotations: BTreeMap<String, String>,
     /// `spec.hostname`, the pod's name if unset.
     pub hostname: String,
-    /// The node's network namespace; otherwise one of the pod's own, with loopback only.
+    /// The node's network namespace; otherwise one of the pod's own.
     pub host_network: bool,
+    /// Ports of the node that are to lead to the pod: `hostPort` and `hostIP` of its containers.
+    pub host_ports: Vec<Published>,
     /// The node's pid namespace.
     pub host_pid: bool,
     /// The node's ipc namespace.

@@ -14,6 +14,7 @@ use super::pod::{
     PullPolicy, Resources, RestartPolicy, SeccompProfile, Security, Volume, VolumeMount,
 };
 use super::{Problem, quantity};
+use crate::network::{Protocol, Published};
 
 mod environment;
 mod files;
@@ -67,6 +68,11 @@ impl Problems {
     fn leave_aside(&mut self, path: &str, reason: &str) {
         self.1
             .push(Problem::new(path, format!("left aside: {reason}")));
+    }
+
+    /// The value, or none and one problem more.
+    fn checked<T>(&mut self, path: &str, value: Result<T, String>) -> Option<T> {
+        value.map_err(|reason| self.add(path, reason)).ok()
     }
 
     /// The value, or its default and one problem more.
@@ -123,11 +129,29 @@ impl Translation<'_> {
             })
             .collect()
         };
-        let init_containers = list(
-            "spec.initContainers",
-            spec.init_containers.unwrap_or_default(),
-        );
+        let init_containers = spec.init_containers.unwrap_or_default();
+        // Read first: what follows takes the containers.
+        let mut ports_of_the_node = Vec::new();
+        for (path, containers) in [
+            ("spec.initContainers", &init_containers),
+            ("spec.containers", &spec.containers),
+        ] {
+            for (index, container) in containers.iter().enumerate() {
+                let ports = container.ports.as_deref().unwrap_or_default();
+                ports_of_the_node.extend(
+                    ports
+                        .iter()
+                        .enumerate()
+                        .map(|(at, port)| (format!("{path}[{index}].ports[{at}]"), port.clone())),
+                );
+            }
+        }
+        let init_containers = list("spec.initContainers", init_containers);
         let containers = list("spec.containers", spec.containers);
+        let host_ports = ports_of_the_node
+            .iter()
+            .filter_map(|(path, port)| self.host_port(path, port))
+            .collect();
         if containers.is_empty() {
             self.problems
                 .add("spec.containers", "a pod has at least one container");
@@ -141,6 +165,7 @@ impl Translation<'_> {
         Some(Pod {
             hostname: self.hostname(spec.hostname, &name),
             host_network: spec.host_network.unwrap_or_default(),
+            host_ports,
             host_pid,
             host_ipc: spec.host_ipc.unwrap_or_default(),
             share_process_namespace,
@@ -164,6 +189,46 @@ impl Translation<'_> {
             uid,
             labels,
             annotations,
+        })
+    }
+
+    /// The port of the node that leads to a port, if it has one.
+    fn host_port(&mut self, path: &str, port: &v1::ContainerPort) -> Option<Published> {
+        let host_port = port.host_port.filter(|port| *port != 0)?;
+        let number = |number: i32| {
+            u16::try_from(number)
+                .ok()
+                .filter(|number| *number > 0)
+                .ok_or_else(|| format!("{number} is no port: 1 to 65535"))
+        };
+        let address = port.host_ip.as_deref().filter(|ip| !ip.is_empty());
+        let address = address.map(|ip| {
+            let parsed = ip.parse().map_err(|_| format!("`{ip}` is no IP address"));
+            self.problems.checked(&format!("{path}.hostIP"), parsed)
+        });
+        let node = self
+            .problems
+            .or_default(&format!("{path}.hostPort"), number(host_port));
+        let pod = self.problems.or_default(
+            &format!("{path}.containerPort"),
+            number(port.container_port),
+        );
+        let protocol = match port.protocol.as_deref().unwrap_or("TCP") {
+            "TCP" => Protocol::Tcp,
+            "UDP" => Protocol::Udp,
+            other => {
+                self.problems.leave_aside(
+                    &format!("{path}.hostPort"),
+                    &format!("a port of the node leads to TCP or UDP, not to {other}"),
+                );
+                return None;
+            }
+        };
+        Some(Published {
+            address: address.flatten(),
+            node,
+            pod,
+            protocol,
         })
     }
 

@@ -3,6 +3,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::image::ImageError;
+use crate::network::NetworkError;
 use crate::{shim, spec};
 
 /// Why a pod could not be run, found or removed.
@@ -82,6 +83,9 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// What leads out of the pod's network.
+    #[error("the pod's network: {0}")]
+    Lead(#[from] NetworkError),
     /// The pod's cgroup.
     #[error("cannot make or remove the pod's cgroup {path}: {source}")]
     Cgroup {

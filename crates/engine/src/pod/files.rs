@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::Error;
 use crate::manifest::{Dns, HostAlias, Pod};
+use crate::network::{self, Network};
 
 const HOSTS: &str = "/etc/hosts";
 const HOSTNAME: &str = "/etc/hostname";
@@ -48,6 +49,23 @@ fn hosts(pod: &Pod) -> String {
         let _ = writeln!(text, "{ip} {}", hostnames.join(" "));
     }
     text
+}
+
+/// Has a pod ask name servers by the addresses at which its network has them.
+pub(super) fn ask_by(dns: &mut Dns, network: &Network) {
+    let node = resolved(dns);
+    let servers: Vec<_> = node
+        .servers
+        .iter()
+        .map(|server| network::name_server(network, server))
+        .collect();
+    if servers != node.servers {
+        *dns = Dns {
+            from_node: false,
+            servers,
+            ..node
+        };
+    }
 }
 
 /// The pod's DNS with the node's put first, if the node's is to be used and the manifest adds to

@@ -32,6 +32,7 @@ pub use remove::remove;
 pub use run::run;
 
 use crate::image::Step;
+use crate::network::Chosen;
 use crate::shim::Binary;
 
 /// Where pods are kept, and what runs them.
@@ -45,6 +46,8 @@ pub struct Engine {
     pub shim: Binary,
     /// A handler's configuration for the shim.
     pub config: Option<PathBuf>,
+    /// The network of a pod that is to be run.
+    pub network: Chosen,
     /// A program that waits for ever when called with the argument [`PAUSE`]: the pause container
     /// of shims without the Sandbox API.
     pub pause: PathBuf,

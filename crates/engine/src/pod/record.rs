@@ -7,6 +7,7 @@ use husk_scope::record::Process;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Paths};
+use crate::network::Network;
 
 /// The record's file in the pod's directory.
 const FILE: &str = "pod.json";
@@ -34,6 +35,9 @@ pub struct Record {
     pub sandbox_api: bool,
     /// The pinned network namespace.
     pub netns: Option<PathBuf>,
+    /// What leads out of it.
+    #[serde(default)]
+    pub network: Network,
     /// The pod's cgroup.
     pub cgroup: Option<String>,
     /// Mounts of the engine's, in the order they were made.

@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{Engine, Error, Paths, Record, sandbox};
 use crate::shim::{self, Binary, Shim, Task};
-use crate::{cgroup, netns};
+use crate::{cgroup, netns, network};
 
 /// How long a process may take to be reaped after SIGKILL.
 const KILLED: Duration = Duration::from_secs(10);
@@ -87,6 +87,8 @@ pub(super) async fn release(engine: &Engine, record: &Record) -> Result<(), Erro
         note(unmount(path));
     }
     if let Some(path) = &record.netns {
+        let dir = engine.paths.state_of(&record.id);
+        note(network::detach(&record.network, &record.id, path, &dir).map_err(Error::from));
         note(netns::remove(path).map_err(Error::io("unpin the network namespace", path)));
     }
     if let Some(path) = &record.cgroup {

@@ -19,8 +19,9 @@ use super::{
 };
 use crate::image::Store;
 use crate::manifest::{Container, Pod};
+use crate::network::Network;
 use crate::shim::{Event, Events};
-use crate::{cgroup, netns, spec};
+use crate::{cgroup, netns, network, spec};
 
 /// The size of a pod's /dev/shm: the container runtimes' usual 64 MiB.
 const SHM_OPTIONS: &str = "mode=1777,size=65536k";
@@ -37,6 +38,8 @@ pub async fn run(
     observer: Arc<dyn Observer>,
     stop: watch::Sender<Stop>,
 ) -> Result<Outcome, Error> {
+    pod.host_network = engine.network.network == Network::Host;
+    files::ask_by(&mut pod.dns, &engine.network.network);
     if pod.host_network {
         pod.hostname = node_name()?;
     }
@@ -91,6 +94,7 @@ fn begin(engine: &Engine, pod: &Pod) -> Result<Journal, Error> {
         supervisor: process::this(),
         shim: engine.shim.path().to_owned(),
         cgroup: Some(cgroup::of_pod(&id)),
+        network: engine.network.network.clone(),
         netns: (!pod.host_network).then(|| engine.paths.state_of(&id).join("netns")),
         containers,
         id,
@@ -119,7 +123,7 @@ async fn run_recorded(
     let record = journal.record();
     let dir = engine.paths.state_of(&record.id);
     let data = engine.paths.data_of(&record.id);
-    make_netns_and_cgroup(&pod, &record)?;
+    make_netns_and_cgroup(engine, &pod, &record)?;
     let volumes = volumes::prepare(&pod, &data.join("volumes"), journal.as_ref())?;
     let (server, happened) = Events::serve(&dir).await?;
     let events = server.address().to_owned();
@@ -167,12 +171,13 @@ fn open_store(engine: &Engine) -> Result<Store, Error> {
     })
 }
 
-fn make_netns_and_cgroup(pod: &Pod, record: &Record) -> Result<(), Error> {
+fn make_netns_and_cgroup(engine: &Engine, pod: &Pod, record: &Record) -> Result<(), Error> {
     if let Some(path) = &record.netns {
         netns::create(path).map_err(|source| Error::Network {
             path: path.clone(),
             source,
         })?;
+        lead_out(engine, record, path)?;
     }
     if let Some(path) = &record.cgroup {
         cgroup::create(path, cgroup::Limits::of(pod)).map_err(|source| Error::Cgroup {
@@ -181,6 +186,18 @@ fn make_netns_and_cgroup(pod: &Pod, record: &Record) -> Result<(), Error> {
         })?;
     }
     Ok(())
+}
+
+fn lead_out(engine: &Engine, record: &Record, netns: &Path) -> Result<(), Error> {
+    let dir = engine.paths.state_of(&record.id);
+    match network::attach(&engine.network, &record.id, netns, &dir) {
+        // Nobody asked for it: the pod has what it would have without the program.
+        Err(error) if !engine.network.asked_for && engine.network.published.is_empty() => {
+            log::warn!("the pod's network is nothing but loopback: {error}");
+            Ok(())
+        }
+        attached => Ok(attached?),
+    }
 }
 
 /// What the specs say of the sandbox: with a pause container, files and /dev/shm are the
