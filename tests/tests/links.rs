@@ -45,7 +45,7 @@ pub(crate) fn record(pod: &Pod<'_>) -> serde_json::Value {
 }
 
 /// The pids of the pod's relays.
-fn relays(pod: &Pod<'_>) -> Vec<Pid> {
+pub(crate) fn relays(pod: &Pod<'_>) -> Vec<Pid> {
     let record = record(pod);
     let relays = record["relays"].as_array().cloned().unwrap_or_default();
     let pids = relays

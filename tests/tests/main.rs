@@ -69,6 +69,7 @@ mod limits;
 mod link_rules;
 mod links;
 mod links_by_policy;
+mod links_under_attack;
 mod nothing_grows;
 mod one_shim_per_pod;
 mod oom;
