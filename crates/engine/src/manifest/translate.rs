@@ -102,6 +102,7 @@ impl Translation<'_> {
         let namespace = metadata
             .namespace
             .unwrap_or_else(|| String::from("default"));
+        self.check_name("metadata.namespace", &namespace, '-');
         let labels = metadata.labels.unwrap_or_default();
         let annotations = metadata.annotations.unwrap_or_default();
         let mut fields = fields(&name, &namespace, &uid, &labels, &annotations);
@@ -820,6 +821,23 @@ mod tests {
         let container = &pod.containers[0];
         assert_eq!(container.pull_policy, PullPolicy::IfNotPresent);
         assert!(container.security.privilege_escalation);
+    }
+
+    #[test]
+    fn a_namespace_is_a_label() {
+        for (namespace, right) in [
+            ("team-a", true),
+            ("team/a", false),
+            ("..", false),
+            ("a.b", false),
+        ] {
+            let text = manifest("  containers: [{name: a, image: x}]\n").replace(
+                "metadata:",
+                &format!("metadata:\n  namespace: '{namespace}'"),
+            );
+            let parsed = parse("pod.yaml", &text, "some-uid");
+            assert_eq!(parsed.is_ok(), right, "{text}{parsed:?}");
+        }
     }
 
     #[test]
