@@ -93,6 +93,7 @@ mod security_context;
 mod shim_killed;
 mod slow_unmount;
 mod stats;
+mod the_agents_pod;
 mod the_articles_pod;
 mod the_holder_shows_nothing;
 mod tty;
