@@ -11,6 +11,7 @@ mod cri;
 mod floor;
 mod handler;
 mod limits;
+mod links;
 mod machine;
 mod maker;
 mod markdown;
@@ -60,7 +61,7 @@ struct Args {
     /// Say more: once for what the engine does, twice for what its libraries do
     #[arg(short, long, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// What to measure; all but pods, policies and CRI if nothing is named
+    /// What to measure; all but pods, policies, links and CRI if nothing is named
     measures: Vec<Measure>,
     /// A shim v2, by path, file name or runtime type, with the OCI runtime that it is to call or the
     /// handler's configuration [default: husk's and runc's shims, the latter with runc and with crun,

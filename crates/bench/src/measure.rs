@@ -18,6 +18,9 @@ pub(crate) enum Measure {
     Pods,
     /// husk's container life and memory without policy, with a static one, one plugin, five
     Policies,
+    /// What a link costs, beside a connection in one network, a veth pair, haproxy and socat, as far as
+    /// they are installed; and what a pod and a container with links cost husk beside those without
+    Links,
     /// Over CRI (with --containerd): a pod's life with one container and one exec, on the node's
     /// network and on CNI's
     Cri,

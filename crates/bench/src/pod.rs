@@ -12,6 +12,9 @@ use crate::maker::{Maker, socket};
 
 const SIGKILL: u32 = 9;
 
+/// The annotation in which CRI puts a container's name.
+const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
+
 /// How long a shim may take to end after Shutdown, and how often it is looked for.
 const ENDING: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(1);
@@ -73,7 +76,11 @@ impl<'a> Pod<'a> {
     /// Writes the bundle of a container. Returns its id.
     pub(crate) fn prepare(&self, name: &str, args: &[&str]) -> Result<String> {
         let id = format!("{}-{name}", self.id);
-        let spec = self.spec(&id, args)?;
+        let mut spec = self.spec(&id, args)?;
+        // By which a handler's configuration knows it.
+        if let Some(annotations) = spec.annotations_mut() {
+            annotations.insert(CONTAINER_NAME.to_owned(), name.to_owned());
+        }
         self.maker.bed.write_bundle(&id, Some(&spec))?;
         Ok(id)
     }

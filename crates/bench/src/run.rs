@@ -134,6 +134,7 @@ impl Run<'_> {
             }
             Measure::Pods => self.pods().await,
             Measure::Policies => self.policies().await,
+            Measure::Links => self.links().await,
             Measure::Cri => self.cri().await,
             Measure::CriPods => self.cri_pods().await,
         }

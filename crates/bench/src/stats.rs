@@ -15,6 +15,22 @@ pub(crate) enum Quantity {
     PrivateDirtyKib,
     /// Proportional set size of the processes that stay, KiB.
     PssKib,
+    /// Bytes per second of one connection, in billions.
+    OneStreamGbS,
+    /// Of sixteen at once.
+    SixteenStreamsGbS,
+    /// Processor time for each billion bytes, both ends included, seconds.
+    CpuSPerGb,
+    /// A round trip that half of them were quicker than, microseconds.
+    P50Us,
+    /// One that 99 of 100 were quicker than.
+    P99Us,
+    /// Connections made in a second, one after the other, with a request and an answer.
+    ConnectionsPerS,
+    /// Private memory of what is in between, for each idle connection, bytes.
+    IdleBytes,
+    /// Connections that were open at once.
+    AtOnce,
 }
 
 impl Quantity {
@@ -25,6 +41,14 @@ impl Quantity {
             Self::CpuMs => "CPU",
             Self::PrivateDirtyKib => "private",
             Self::PssKib => "PSS",
+            Self::OneStreamGbS => "1 stream",
+            Self::SixteenStreamsGbS => "16 streams",
+            Self::CpuSPerGb => "CPU",
+            Self::P50Us => "p50",
+            Self::P99Us => "p99",
+            Self::ConnectionsPerS => "connections",
+            Self::IdleBytes => "each",
+            Self::AtOnce => "at once",
         }
     }
 
@@ -33,14 +57,20 @@ impl Quantity {
         match self {
             Self::WallMs | Self::CpuMs => "ms",
             Self::PrivateDirtyKib | Self::PssKib => "MB",
+            Self::OneStreamGbS | Self::SixteenStreamsGbS => "GB/s",
+            Self::CpuSPerGb => "s/GB",
+            Self::P50Us | Self::P99Us => "µs",
+            Self::ConnectionsPerS => "/s",
+            Self::IdleBytes => "bytes",
+            Self::AtOnce => "",
         }
     }
 
     /// The number as people read it, in [`Quantity::unit`]; memory in millions of bytes.
     pub(crate) fn shown(self, value: f64) -> String {
         let value = match self {
-            Self::WallMs | Self::CpuMs => value,
             Self::PrivateDirtyKib | Self::PssKib => value * 1024.0 / 1e6,
+            _ => value,
         };
         if value < 10.0 {
             format!("{value:.2}")

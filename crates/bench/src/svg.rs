@@ -24,6 +24,8 @@ const fn colour(quantity: Quantity) -> &'static str {
         Quantity::CpuMs => "#0072b2",
         Quantity::PrivateDirtyKib => "#d55e00",
         Quantity::PssKib => "#e69f00",
+        // What links cost has no bar of its own kind.
+        _ => "#999999",
     }
 }
 

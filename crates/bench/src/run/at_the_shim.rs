@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result};
 use super::{FLOOR, Run};
 use crate::candidate::Candidate;
 use crate::floor::Floor;
+use crate::links;
 use crate::maker::Maker;
 use crate::policies;
 use crate::report::Measured;
@@ -147,6 +148,32 @@ impl Run<'_> {
         let variants = policies::variants(self.bed, husk, &self.args.plugins)?;
         let mut measured = self.lives(&variants, "policies-life", None).await?;
         let memory = self.memory(&variants, ["policies-memory-1", "policies-memory-3"]);
+        measured.extend(memory.await?);
+        Ok(measured)
+    }
+
+    pub(super) async fn links(&self) -> Result<Vec<Measured>> {
+        let husk = self.candidates.iter().find(|candidate| candidate.is_husk());
+        let husk = husk.context("links: no candidate is husk's shim, and others have none")?;
+        let rounds = Rounds {
+            warmups: 1,
+            counted: usize::from(self.args.rounds).div_ceil(4),
+        };
+        let carriers = [links::carrier(self.bed, husk)?];
+        let others = [self.account("haproxy")?, self.account("socat")?];
+        let measured = self.with(&carriers, async |makers| {
+            let maker = makers.first().context("there is no pod to link")?;
+            links::traffic(maker, others.each_ref(), rounds).await
+        });
+        let measured = measured.await;
+        for account in others {
+            account.remove().await?;
+        }
+        let mut measured = measured?;
+        let most = usize::from(self.args.rounds) + usize::from(self.args.warmups);
+        let variants = links::variants(self.bed, husk, most)?;
+        measured.extend(self.lives(&variants, "links-life", None).await?);
+        let memory = self.memory(&variants, ["links-memory-1", "links-memory-3"]);
         measured.extend(memory.await?);
         Ok(measured)
     }
