@@ -320,6 +320,21 @@ fn the_relay_is_confined_and_charged_to_the_pod(mode: Mode) {
         ] {
             assert!(status.contains(line), "{line}: {status}");
         }
+        // Whoever may look at it learns nothing of the node: proxy passwords, sockets, paths.
+        let words = fs::read(format!("/proc/{relay}/cmdline")).unwrap();
+        assert!(
+            !words.contains(&b'/'),
+            "{}",
+            String::from_utf8_lossy(&words)
+        );
+        let environment = fs::read(format!("/proc/{relay}/environ")).unwrap();
+        assert!(environment.iter().all(|byte| *byte == 0));
+        for descriptor in fs::read_dir(format!("/proc/{relay}/fd")).unwrap() {
+            let leads = fs::read_link(descriptor.unwrap().path()).unwrap();
+            let leads = leads.to_string_lossy();
+            let kinds = ["socket:", "pipe:", "anon_inode:"];
+            assert!(kinds.iter().any(|kind| leads.starts_with(kind)), "{leads}");
+        }
     }
 }
 

@@ -14,16 +14,20 @@ use husk_tests::containerd::Containerd;
 use husk_tests::cri::{Mode, Pod};
 use husk_tests::network::{connect, listen, talk, within};
 use husk_tests::process::{is_alive, shims};
+use nix::libc::linger;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::Linger;
 use nix::unistd::Pid;
 
-use crate::links::{LINK, PROXY, relays};
+use crate::links::{LINK, PROXY, failure, relays};
 
 in_both_modes!(
-    ten_thousand_connections_leave_nothing_in_the_relay,
+    many_connections_leave_nothing_in_the_relay,
     a_target_that_never_reads_holds_up_nobody,
     ends_and_resets_are_passed_on,
     datagrams_of_any_content_do_no_harm,
+    a_thousand_links_lead_to_a_thousand_ports,
     a_port_that_is_bound_anew_is_reached_anew,
     a_network_without_free_ports_resets_and_recovers,
     a_relay_that_is_killed_under_load_is_made_anew,
@@ -95,7 +99,7 @@ impl Drop for End<'_> {
     }
 }
 
-fn ten_thousand_connections_leave_nothing_in_the_relay(mode: Mode) {
+fn many_connections_leave_nothing_in_the_relay(mode: Mode) {
     let containerd = Containerd::of_the_suite();
     let cri = containerd.cri();
     let pod = cri.pod_of("links", mode).run();
@@ -115,10 +119,16 @@ fn ten_thousand_connections_leave_nothing_in_the_relay(mode: Mode) {
             }
             listener.set_nonblocking(false).unwrap();
         });
-        for _ in 0..10 {
+        for _ in 0..50 {
             within(agent.pid(), || {
                 for _ in 0..1000 {
-                    drop(TcpStream::connect(LINK).unwrap());
+                    let stream = TcpStream::connect(LINK).unwrap();
+                    // Ended by a reset, it keeps no port: there are not that many.
+                    let at_once = linger {
+                        l_onoff: 1,
+                        l_linger: 0,
+                    };
+                    setsockopt(&stream, Linger, &at_once).unwrap();
                 }
             });
             answers_at_once(&pod);
@@ -243,6 +253,21 @@ fn datagrams_of_any_content_do_no_harm(mode: Mode) {
             .is_ok_and(|length| &buffer[..length] == b"answer")
     });
     assert_eq!(relays(&pod), before, "the same relays");
+}
+
+fn a_thousand_links_lead_to_a_thousand_ports(mode: Mode) {
+    let containerd = Containerd::of_the_suite();
+    let cri = containerd.cri();
+    let pod = cri.pod_of("links-thousand", mode).run();
+    let (proxy, agent) = (pod.sleeper("proxy"), pod.sleeper("agent"));
+    answers_at_once(&pod);
+    for at in [0, 1, 499, 998, 999] {
+        let listener = listen(proxy.pid(), ("127.0.0.1", 20000 + at));
+        let client = connect(agent.pid(), ("127.0.0.1", 10000 + at)).unwrap();
+        talk(client, &listener).unwrap();
+    }
+    let kind = failure(agent.pid(), "127.0.0.1:11000");
+    assert_eq!(kind, ErrorKind::ConnectionRefused);
 }
 
 fn a_port_that_is_bound_anew_is_reached_anew(mode: Mode) {

@@ -1,6 +1,6 @@
 //! What a link costs: the same traffic by several ways, and what links cost a pod.
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -395,7 +395,9 @@ fn round_trips(pairs: Vec<(TcpStream, TcpStream)>) -> Result<[Duration; 2]> {
 fn within<T: Send>(network: &Path, act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     thread::scope(|scope| {
         joined(scope.spawn(|| {
-            netns::enter(network).with_context(|| format!("enter {}", network.display()))?;
+            File::open(network)
+                .and_then(netns::enter)
+                .with_context(|| format!("enter {}", network.display()))?;
             act()
         }))
     })

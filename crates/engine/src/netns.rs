@@ -44,12 +44,12 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes a pinned network namespace that of this thread; what it opens afterwards is there.
+/// Makes a network namespace that of this thread; what it opens afterwards is there.
 ///
 /// # Errors
 /// What the kernel answered.
-pub fn enter(path: &Path) -> io::Result<()> {
-    Ok(setns(File::open(path)?, CloneFlags::CLONE_NEWNET)?)
+pub fn enter(network: File) -> io::Result<()> {
+    Ok(setns(network, CloneFlags::CLONE_NEWNET)?)
 }
 
 fn unshare_and_pin(path: &Path) -> io::Result<()> {

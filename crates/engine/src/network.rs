@@ -167,6 +167,12 @@ impl Wanted {
             Kind::None => {
                 left_aside = published.iter().map(left_aside_without_network).collect();
                 published.clear();
+                if self.network.is_none() {
+                    left_aside.push(String::from(
+                        "the pod's network is nothing but loopback, as pasta is not installed (apt-get \
+                         install passt); --network none says that this is meant",
+                    ));
+                }
             }
             Kind::Pasta | Kind::Cni => published.extend(self.published.iter().cloned()),
         }

@@ -91,7 +91,7 @@ fn a_published_port_leads_to_the_pod(node: &Node) {
 
     let network = node.record(&id)["netns"].as_str().unwrap().to_owned();
     let received = thread::spawn(move || {
-        netns::enter(Path::new(&network)).unwrap();
+        netns::enter(fs::File::open(network).unwrap()).unwrap();
         let socket = UdpSocket::bind("0.0.0.0:5353").unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut buffer = [0; 16];

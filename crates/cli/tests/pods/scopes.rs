@@ -41,6 +41,30 @@ fn a_bad_configuration_refuses_the_pod() {
     node.assert_nothing_left();
 }
 
+/// A link into its network takes connections whether or not somebody listens behind it.
+#[test]
+fn a_probe_asks_in_the_network_of_its_container() {
+    let node = Node::new(Shim::Husk);
+    let config = node.scratch().join("config.toml");
+    let text = "[containers.a.scopes]\nnetwork = \"container\"\n\
+        [[containers.a.links]]\nfrom = \"pod\"\nport = 9000\n";
+    fs::write(&config, text).unwrap();
+    let config = ["--config", config.to_str().unwrap()];
+    let pod = |command: &str| {
+        format!(
+            "  restartPolicy: Never\n  terminationGracePeriodSeconds: 0\n  containers:\n  - name: a\n    \
+             image: ROOTFS\n    command: [sh, -c, '{command}']\n    startupProbe: {{tcpSocket: {{port: \
+             9000}}, periodSeconds: 1, failureThreshold: 2}}\n"
+        )
+    };
+    let nobody = node.run_with(&pod("sleep 100"), &config);
+    let said = stderr(&nobody);
+    assert!(said.contains("its startup probe failed 2 times"), "{said}");
+    let served = node.run_with(&pod("httpd -p 9000; sleep 3; echo served"), &config);
+    assert_eq!(lines_of(&served, "a"), ["served"], "{}", stderr(&served));
+    node.assert_nothing_left();
+}
+
 /// Containers start in the manifest's order, so one may join the namespace of another before it.
 #[test]
 fn a_container_can_join_the_processes_of_one_before_it() {

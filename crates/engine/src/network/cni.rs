@@ -268,6 +268,10 @@ fn call(
     })
 }
 
+/// Whoever reads it finds all of it, or what was there before.
 fn write(path: &Path, text: &[u8]) -> Result<(), NetworkError> {
-    fs::write(path, text).map_err(NetworkError::io(format!("write {}", path.display())))
+    let new = path.with_extension("new");
+    fs::write(&new, text)
+        .and_then(|()| fs::rename(&new, path))
+        .map_err(NetworkError::io(format!("write {}", path.display())))
 }

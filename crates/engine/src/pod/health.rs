@@ -1,9 +1,9 @@
 //! Hooks and probes: what is done in a container, or asked of it, while it lives.
 use std::convert::Infallible;
+use std::fs::File;
 use std::future::pending;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs as _};
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -198,12 +198,12 @@ impl Context {
             } => {
                 let request = request(host.as_deref(), *port, path, headers);
                 let target = (host.clone(), *port);
-                self.connect(target, Some(request), limit.unwrap_or(HOOK))
+                self.connect(id, target, Some(request), limit.unwrap_or(HOOK))
                     .await
             }
             Action::Tcp { host, port } => {
                 let target = (host.clone(), *port);
-                self.connect(target, None, limit.unwrap_or(HOOK)).await
+                self.connect(id, target, None, limit.unwrap_or(HOOK)).await
             }
         }
     }
@@ -238,18 +238,21 @@ impl Context {
         }
     }
 
-    /// Connects from the pod's network, and asks if there is something to ask.
+    /// Connects from the network of a container, which need not be the pod's, and asks if there is
+    /// something to ask. A link that leads to it would take the connection whether or not somebody
+    /// listens.
     async fn connect(
         &self,
+        id: &str,
         target: (Option<String>, u16),
         request: Option<String>,
         limit: Duration,
     ) -> Result<(), String> {
-        let network: Option<PathBuf> = self.journal.record().netns;
+        let network = self.network_of(id).await?;
         let (sender, receiver) = oneshot::channel();
         // A thread of its own, as it changes its network.
         thread::spawn(move || {
-            let asked = ask(network.as_deref(), &target, request.as_deref(), limit);
+            let asked = ask(network, &target, request.as_deref(), limit);
             // Nobody waits for it any more when the container has ended.
             let _ = sender.send(asked);
         });
@@ -257,6 +260,24 @@ impl Context {
             .await
             .unwrap_or_else(|_| Err(io::Error::other("the thread that asks panicked")))
             .map_err(|error| error.to_string())
+    }
+
+    /// The network namespace of a container's init.
+    async fn network_of(&self, id: &str) -> Result<File, String> {
+        let state = async || {
+            self.task
+                .state(id, "")
+                .await
+                .map_err(|error| error.to_string())
+        };
+        let before = state().await?;
+        let path = format!("/proc/{}/ns/net", before.pid);
+        let network = File::open(&path).map_err(|error| format!("{path}: {error}"))?;
+        // If it still runs, its number was its own when the file was opened.
+        if before.pid == 0 || state().await? != before {
+            return Err(String::from("the container has ended"));
+        }
+        Ok(network)
     }
 }
 
@@ -304,7 +325,7 @@ impl Exec {
 }
 
 fn ask(
-    network: Option<&Path>,
+    network: File,
     (host, port): &(Option<String>, u16),
     request: Option<&str>,
     limit: Duration,
@@ -317,9 +338,7 @@ fn ask(
             .next()
             .ok_or_else(|| io::Error::other(format!("{host} has no address")))?,
     };
-    if let Some(network) = network {
-        netns::enter(network)?;
-    }
+    netns::enter(network)?;
     let failed = |error: io::Error| {
         io::Error::other(match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {

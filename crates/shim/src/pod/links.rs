@@ -10,13 +10,13 @@
 //! is tried after a tenth of a second, then after twice as long each time, up to [`LONGEST_WAIT`]. The
 //! pod goes on meanwhile: what else its containers do does not depend on the relay. With the shim the
 //! relay ends, as nobody is left who would end the links of a container that ends.
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use husk_relay::protocol::{Counts, LONGEST, Limit, Order, Told, order_now};
@@ -63,6 +63,8 @@ pub(super) struct Links {
     relays: tokio::sync::Mutex<Relays>,
     /// Set while somebody tries again to make what could not be made.
     is_mending: AtomicBool,
+    /// What the log has been told is not there.
+    missing: Mutex<BTreeSet<String>>,
 }
 
 #[derive(Debug, Default)]
@@ -669,19 +671,34 @@ impl Pod {
         loop {
             wait = (wait * 2).clamp(FIRST_WAIT, LONGEST_WAIT);
             sleep(wait).await;
-            if self.mended().await {
-                break;
+            if !self.mended().await {
+                continue;
+            }
+            self.links.is_mending.store(false, Ordering::SeqCst);
+            // Who failed just before that has left it to this task.
+            if self.mended().await || self.links.is_mending.swap(true, Ordering::SeqCst) {
+                return;
             }
         }
-        self.links.is_mending.store(false, Ordering::SeqCst);
     }
 
     /// Settles links; whether all that are to be are there.
     async fn mended(self: &Arc<Self>) -> bool {
         match self.settle_links().await {
             Ok(missing) => {
-                for Missing { container, failure } in &missing {
-                    warn!("a link of container {container} is not there: {failure}");
+                let missing: BTreeSet<String> = missing
+                    .iter()
+                    .map(|Missing { container, failure }| {
+                        format!("a link of container {container} is not there: {failure}")
+                    })
+                    .collect();
+                // Told when it changes, not at each try.
+                let before = std::mem::replace(&mut *lock(&self.links.missing), missing.clone());
+                for what in missing.difference(&before) {
+                    warn!("{what}");
+                }
+                if missing.is_empty() && !before.is_empty() {
+                    info!("all links of pod {} are there again", self.id);
                 }
                 missing.is_empty()
             }
