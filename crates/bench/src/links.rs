@@ -46,13 +46,13 @@ const DIRECT: &str = "127.0.0.1:8081";
 const HAPROXY: [&str; 2] = ["127.0.0.1:3129", "127.0.0.1:8082"];
 const SOCAT_PORT: u16 = 3130;
 const SOCAT: [&str; 2] = ["127.0.0.1:3130", "127.0.0.1:8083"];
-const VETH: &str = "10.253.117.1:8084";
+const VETH: [&str; 2] = ["10.253.117.1:3132", "10.253.117.1:8084"];
 const VETH_ADDRESSES: [&str; 2] = ["10.253.117.1", "10.253.117.2"];
 
 const TRAFFIC: [(&str, &str); 2] = [
     (
         "links-throughput",
-        "bytes through 1 and 16 connections; CPU of both ends and all between them; the veth pair without a DNAT rule",
+        "bytes through 1 and 16 connections; CPU of both ends and all between them",
     ),
     (
         "links-latency",
@@ -156,7 +156,17 @@ pub(crate) async fn traffic(
     let far = maker.bed.file("veth");
     match Veth::make(&network, &far) {
         Ok(veth) => {
-            ways.push(("veth", Way::new([&far, &network], [VETH; 2], None)?));
+            let [ruled, plain] = VETH;
+            let (name, to) = match lead_to(&far, ruled, plain) {
+                Ok(()) => ("veth, DNAT", ruled),
+                Err(error) => {
+                    say(format_args!(
+                        "links: a veth pair without a DNAT rule: {error:#}"
+                    ));
+                    ("veth", plain)
+                }
+            };
+            ways.push((name, Way::new([&far, &network], [to, plain], None)?));
             running.push(Running::Veth(veth));
         }
         Err(error) => say(format_args!("links: without a veth pair: {error:#}")),
@@ -458,6 +468,31 @@ fn haproxy_configuration(most: usize) -> String {
          listen links\n  bind {from}\n  server target {to}\n",
         most
     )
+}
+
+/// Has connections from a network to one address lead to another, by a rule of netfilter there.
+fn lead_to(network: &Path, from: &str, to: &str) -> Result<()> {
+    let (address, port) = from.rsplit_once(':').context("an address has a port")?;
+    let rules = format!(
+        "table ip bench {{\n chain output {{\n  type nat hook output priority -100;\n  \
+         ip daddr {address} tcp dport {port} dnat to {to}\n }}\n}}\n"
+    );
+    let nft = program("nft")?;
+    within(network, || {
+        let mut child = Command::new(nft)
+            .args(["-f", "-"])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("run nft")?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(rules.as_bytes()).context("write to nft")?;
+        }
+        let output = child.wait_with_output().context("wait for nft")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "nft: {}", said.trim());
+        Ok(())
+    })
 }
 
 /// A veth pair between a network and one made for it, which goes with that.
