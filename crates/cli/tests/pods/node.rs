@@ -145,7 +145,9 @@ impl Node {
         let mut all = vec!["run", "--shim", shim.to_str().unwrap()];
         // Where it does not matter, nothing that would have to be installed.
         let chosen = ["--network", "--publish", "-p"];
-        if !args.iter().any(|arg| chosen.contains(arg)) {
+        let is_chosen = args.iter().any(|arg| chosen.contains(arg));
+        let text = fs::read_to_string(manifest).unwrap_or_default();
+        if !is_chosen && !text.contains("hostNetwork: true") {
             all.extend(["--network", "none"]);
         }
         all.extend(args);
