@@ -26,8 +26,8 @@ fn lines_carry_the_container_s_name(node: &Node) {
 fn the_first_failure_is_the_exit_status(node: &Node) {
     let output = node.run(
         "  restartPolicy: Never\n  containers:\n\
-         \x20 - {name: a, image: ROOTFS, command: [sh, -c, 'sleep 1; exit 9']}\n\
-         \x20 - {name: b, image: ROOTFS, command: [sh, -c, 'exit 7']}\n\
+         \x20 - {name: a, image: ROOTFS, command: [sh, -c, 'until test -e /dev/shm/b; do sleep 0.1; done; sleep 1; exit 9']}\n\
+         \x20 - {name: b, image: ROOTFS, command: [sh, -c, 'touch /dev/shm/b; exit 7']}\n\
          \x20 - {name: c, image: ROOTFS, command: ['true']}\n",
     );
     assert_eq!(output.status.code(), Some(7), "{}", stderr(&output));
