@@ -34,8 +34,8 @@ in_both_modes!(
     a_shim_that_is_killed_under_load_leaves_nothing
 );
 
-/// As much as a shim may take to answer while its relays are flooded.
-const AT_ONCE: Duration = Duration::from_secs(2);
+/// As much as a shim may take to answer while its relays are flooded, on a slow guest's one processor.
+const AT_ONCE: Duration = Duration::from_secs(5);
 
 #[track_caller]
 fn answers_at_once(pod: &Pod<'_>) {
@@ -119,20 +119,30 @@ fn many_connections_leave_nothing_in_the_relay(mode: Mode) {
             }
             listener.set_nonblocking(false).unwrap();
         });
-        for _ in 0..50 {
+        let began = Instant::now();
+        let mut connections = 0;
+        // As many on an ordinary machine; a guest is ten times slower.
+        while connections < 50_000 && began.elapsed() < Duration::from_secs(15) {
             within(agent.pid(), || {
                 for _ in 0..1000 {
-                    let stream = TcpStream::connect(LINK).unwrap();
+                    let stream = match TcpStream::connect(LINK) {
+                        Ok(stream) => stream,
+                        // More at once than a link carries, on one processor.
+                        Err(error) if error.kind() == ErrorKind::ConnectionReset => continue,
+                        Err(error) => panic!("{error}"),
+                    };
                     // Ended by a reset, it keeps no port: there are not that many.
                     let at_once = linger {
                         l_onoff: 1,
                         l_linger: 0,
                     };
                     setsockopt(&stream, Linger, &at_once).unwrap();
+                    connections += 1;
                 }
             });
             answers_at_once(&pod);
         }
+        assert!(connections > 1000, "{connections}");
         assert_held_as(&pod, before);
     });
     talk(connect(agent.pid(), LINK).unwrap(), &listener).unwrap();
@@ -279,9 +289,7 @@ fn a_port_that_is_bound_anew_is_reached_anew(mode: Mode) {
         let listener = listen(proxy.pid(), PROXY);
         talk(connect(agent.pid(), LINK).unwrap(), &listener).unwrap();
         drop(listener);
-        let mut nobody = connect(agent.pid(), LINK).unwrap();
-        let error = nobody.read(&mut [0]).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        assert_eq!(failure(agent.pid(), LINK), ErrorKind::ConnectionReset);
     }
 }
 
@@ -296,7 +304,10 @@ fn a_network_without_free_ports_resets_and_recovers(mode: Mode) {
     within(proxy.pid(), || fs::write(RANGE, "40000 40009")).unwrap();
     let mut held = Vec::new();
     let refused = poll(Duration::from_secs(20), || {
-        let mut client = connect(agent.pid(), LINK).unwrap();
+        // The reset may be there before the connection is told.
+        let Ok(mut client) = connect(agent.pid(), LINK) else {
+            return Some(());
+        };
         client
             .set_read_timeout(Some(Duration::from_millis(300)))
             .unwrap();

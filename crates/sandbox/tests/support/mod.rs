@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use husk_sandbox::cgroup::Driver;
 use husk_sandbox::error::JobError;
-use husk_sandbox::job::{Create, Done, Exec, Inherited, Job, Stdio};
+use husk_sandbox::job::{Create, Done, Exec, Inherited, Job, Namespaces, Stdio};
 use husk_sandbox::process::{Ended, Pidfd, reap_orphans};
 use husk_sandbox::rootfs::{Mount, unmount_all};
 use husk_sandbox::zygote::Zygote;
@@ -114,11 +114,14 @@ impl Lab {
             .unwrap();
         make_rootfs(&dir.path().join("image"));
         fs::create_dir(dir.path().join("run")).unwrap();
-        Self {
+        let lab = Self {
             zygote,
             dir,
             next: Cell::new(1),
-        }
+        };
+        // Once it answers it has shed what it inherited: its descriptors are counted from here.
+        lab.perform(Job::Namespaces(Namespaces::default())).unwrap();
+        lab
     }
 
     /// Removes what a failed test has left: no more than what descends from this process.
