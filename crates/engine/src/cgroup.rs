@@ -26,6 +26,9 @@ const DYING: Duration = Duration::from_secs(5);
 /// How often it is tried again until then.
 const POLL: Duration = Duration::from_millis(20);
 
+/// How often a cgroup is made whose parent others take away; each time, some pod has ended just then.
+const ATTEMPTS: usize = 100;
+
 /// Microseconds, the kernel's default period of a CPU limit.
 const PERIOD: u64 = 100_000;
 
@@ -188,11 +191,20 @@ pub(crate) fn in_hierarchy(hierarchy: &Path, path: &str) -> PathBuf {
 }
 
 fn make(cgroup: &Path) -> io::Result<()> {
-    let made = fs::create_dir_all(cgroup).or_else(|error| match error.kind() {
+    let lost = |error: &io::Error| {
+        matches!(
+            error.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists
+        )
+    };
+    let mut made = fs::create_dir_all(cgroup);
+    for _ in 1..ATTEMPTS {
         // The last pod before this one has just taken the parent away.
-        io::ErrorKind::NotFound => fs::create_dir_all(cgroup),
-        _ => Err(error),
-    });
+        if !made.as_ref().is_err_and(lost) {
+            break;
+        }
+        made = fs::create_dir_all(cgroup);
+    }
     made.map_err(|error| named(cgroup, &error))
 }
 

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use husk_scope::record::{FILE, Pod, STATE_DIR};
 use nix::fcntl::{Flock, FlockArg};
 
+/// How often a directory is made that others take away; each time, some pod has ended just then.
+const ATTEMPTS: usize = 100;
+
 /// A pod's place on disk, `/run/husk/NAMESPACE/POD`.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
@@ -131,8 +134,24 @@ impl Store {
         written.map_err(|source| io_error("write", &path, source))
     }
 
-    /// Makes the pod's directory, closed to other users; those above may be passed through.
+    /// Makes the pod's directory. The last pod of a namespace takes the one above away with it, between
+    /// any two steps of this: then it is tried again.
     fn create(&self) -> Result<(), StoreError> {
+        for _ in 1..ATTEMPTS {
+            match self.try_create() {
+                Err(StoreError::Io { source, .. })
+                    if matches!(
+                        source.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists
+                    ) => {}
+                done => return done,
+            }
+        }
+        self.try_create()
+    }
+
+    /// Closed to other users; those above may be passed through.
+    fn try_create(&self) -> Result<(), StoreError> {
         let make = |dir: &Path, mode| {
             std::fs::DirBuilder::new()
                 .recursive(true)
@@ -264,6 +283,31 @@ mod tests {
         two.save(&Pod::default()).unwrap();
         one.remove().unwrap();
         assert!(two.load().unwrap().is_some());
+    }
+
+    #[test]
+    fn pods_that_end_do_not_keep_others_from_beginning() {
+        let root = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for pod in ["one", "two", "three"] {
+                let store = Store::below(root.path(), "ns", pod).unwrap();
+                scope.spawn(move || {
+                    for _ in 0..2000 {
+                        store.create().unwrap();
+                        store.remove().unwrap();
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_said() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("ns"), "").unwrap();
+        let store = Store::below(root.path(), "ns", "pod").unwrap();
+        let error = store.save(&Pod::default()).unwrap_err().to_string();
+        assert!(error.contains("/ns"), "{error}");
     }
 
     #[test]

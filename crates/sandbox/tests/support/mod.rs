@@ -34,6 +34,9 @@ use serde_json::{Value, json};
 /// Longer than anything here takes, on a busy machine or a slow guest.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
+/// The descriptors of an idle zygote: /dev/null three times, and its socket.
+const IDLE: usize = 4;
+
 pub(crate) type Test = (&'static str, fn(&Lab));
 
 /// Runs the tests one after the other; after each, nothing it made may be left.
@@ -119,8 +122,13 @@ impl Lab {
             dir,
             next: Cell::new(1),
         };
-        // Once it answers it has shed what it inherited: its descriptors are counted from here.
+        // Once it answers it has shed what it inherited, and soon what it had for this job.
         lab.perform(Job::Namespaces(Namespaces::default())).unwrap();
+        let patience = Instant::now() + LONG;
+        while lab.census().descriptors_of_the_zygote > IDLE {
+            assert!(Instant::now() < patience, "an idle zygote holds more");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         lab
     }
 
