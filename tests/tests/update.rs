@@ -6,6 +6,7 @@ use k8s_cri::v1::LinuxContainerResources;
 
 in_both_modes!(
     limits_follow_the_update,
+    swap_is_limited_beside_memory_without_a_limit,
     an_update_of_a_stopped_container_harms_nothing
 );
 
@@ -43,6 +44,33 @@ fn limits_follow_the_update(mode: Mode) {
     .unwrap();
     assert_eq!(cgroup::memory_limit(app.pid()), (96 << 20).to_string());
     assert_eq!(app.sh("echo alive"), "alive");
+}
+
+fn swap_is_limited_beside_memory_without_a_limit(mode: Mode) {
+    // In v1 the kernel knows the sum of both only, and refuses it.
+    if !cgroup::is_v2() {
+        return;
+    }
+    let containerd = Containerd::of_the_suite();
+    let cri = containerd.cri();
+    let pod = cri.pod(mode).run();
+    let app = pod
+        .container("app", &["sleep", "1000000"])
+        .resources(|resources| {
+            resources.memory_limit_in_bytes = -1;
+            resources.memory_swap_limit_in_bytes = 64 << 20;
+        })
+        .start();
+    let dir = cgroup::of(app.pid(), "memory");
+    assert_eq!(cgroup::read(&dir, "memory.max"), "max");
+    assert_eq!(cgroup::read(&dir, "memory.swap.max"), "67108864");
+    app.update(LinuxContainerResources {
+        memory_limit_in_bytes: 96 << 20,
+        memory_swap_limit_in_bytes: 128 << 20,
+        ..Default::default()
+    })
+    .unwrap();
+    assert_eq!(cgroup::read(&dir, "memory.swap.max"), "33554432");
 }
 
 fn an_update_of_a_stopped_container_harms_nothing(mode: Mode) {

@@ -397,8 +397,10 @@ impl Cgroup {
         let Some(hierarchy) = self.unified() else {
             return limits::v1(resources);
         };
-        let cpu_max = files::read_if_there(&hierarchy.dir.join("cpu.max"))?;
-        limits::v2(resources, cpu_max.as_deref())
+        let now = limits::Now::read(resources, |file| {
+            files::read_if_there(&hierarchy.dir.join(file))
+        })?;
+        limits::v2(resources, &now)
     }
 
     /// A limit below what is in use kills processes at once, which a caller may ask not to happen.
@@ -486,8 +488,9 @@ pub(crate) fn translate(cgroups_path: Option<&str>, resources: &LinuxResources) 
     }
     let writes = [
         limits::v1(resources),
-        limits::v2(resources, None),
-        limits::v2(resources, Some("max 100000")),
+        limits::Now::read(resources, |_| Ok(None)).and_then(|now| limits::v2(resources, &now)),
+        limits::Now::read(resources, |_| Ok(Some("9000 100000".to_owned())))
+            .and_then(|now| limits::v2(resources, &now)),
     ];
     for writes in writes.into_iter().flatten() {
         let _ = limits::properties(&writes);

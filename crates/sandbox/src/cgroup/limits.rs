@@ -18,7 +18,7 @@ use super::files;
 
 pub(super) use systemd::properties;
 pub(super) use v1::writes as v1;
-pub(super) use v2::writes as v2;
+pub(super) use v2::{Now, writes as v2};
 
 /// The default period of a CPU quota, in microseconds.
 const PERIOD: u64 = 100_000;

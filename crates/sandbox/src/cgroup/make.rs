@@ -115,7 +115,7 @@ pub(super) fn make(
 /// Has systemd start a scope, with its limits, around a process of ours.
 fn start(unit: &Unit, id: &str, new: &New, resources: Option<&LinuxResources>) -> Result<Anchor> {
     let writes = match resources {
-        Some(resources) => limits::v2(resources, None)?,
+        Some(resources) => limits::v2(resources, &limits::Now::default())?,
         None => Vec::new(),
     };
     let anchor = Anchor::fork()?;

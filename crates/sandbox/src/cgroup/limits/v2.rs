@@ -5,17 +5,50 @@ use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, Lin
 use super::{PERIOD, Write, huge_pages, or_max, rdma};
 use crate::cgroup::error::{Error, Result};
 
-/// What to write; `cpu_max` is what `cpu.max` of the cgroup says now, if it is there.
-pub(in crate::cgroup) fn writes(
-    resources: &LinuxResources,
-    cpu_max: Option<&str>,
-) -> Result<Vec<Write>> {
+/// What files of the cgroup say now, for values that follow from two of which one is named.
+#[derive(Debug, Default)]
+pub(in crate::cgroup) struct Now {
+    /// `cpu.max`, if it is there.
+    cpu_max: Option<String>,
+    /// `memory.max`, in bytes, if there is a limit.
+    memory_max: Option<i64>,
+    /// `memory.swap.max`, in bytes, if there is a limit.
+    swap_max: Option<i64>,
+}
+
+impl Now {
+    /// Reads what these limits need, with what reads a file of the cgroup if it is there.
+    pub(in crate::cgroup) fn read(
+        resources: &LinuxResources,
+        file: impl Fn(&str) -> Result<Option<String>>,
+    ) -> Result<Self> {
+        let bytes = |name| Ok(file(name)?.and_then(|text| text.trim().parse().ok()));
+        let mut now = Self::default();
+        if resources.cpu().is_some() {
+            now.cpu_max = file("cpu.max")?;
+        }
+        match resources.memory().as_ref().map(named) {
+            Some((Some(_), None)) => {
+                now.swap_max = bytes("memory.swap.max")?;
+                if now.swap_max.is_some() {
+                    now.memory_max = bytes("memory.max")?;
+                }
+            }
+            Some((None, Some(_))) => now.memory_max = bytes("memory.max")?,
+            _ => {}
+        }
+        Ok(now)
+    }
+}
+
+/// What to write.
+pub(in crate::cgroup) fn writes(resources: &LinuxResources, now: &Now) -> Result<Vec<Write>> {
     let mut writes = Vec::new();
     if let Some(given) = resources.memory() {
-        memory(given, &mut writes)?;
+        memory(given, now, &mut writes)?;
     }
     if let Some(given) = resources.cpu() {
-        cpu(given, cpu_max, &mut writes);
+        cpu(given, now.cpu_max.as_deref(), &mut writes);
     }
     if let Some(pids) = resources.pids().as_ref().filter(|pids| pids.limit() != 0) {
         writes.push(Write::new("pids", "pids.max", or_max(pids.limit())));
@@ -33,9 +66,15 @@ pub(in crate::cgroup) fn writes(
     Ok(writes)
 }
 
-fn memory(memory: &LinuxMemory, writes: &mut Vec<Write>) -> Result<()> {
-    let limit = memory.limit().filter(|limit| *limit != 0);
-    if let Some(swap) = swap(limit, memory.swap().filter(|swap| *swap != 0))? {
+/// The limits of memory, and of memory and swap together.
+fn named(memory: &LinuxMemory) -> (Option<i64>, Option<i64>) {
+    let set = |value: Option<i64>| value.filter(|value| *value != 0);
+    (set(memory.limit()), set(memory.swap()))
+}
+
+fn memory(memory: &LinuxMemory, now: &Now, writes: &mut Vec<Write>) -> Result<()> {
+    let (limit, both) = named(memory);
+    if let Some(swap) = swap(limit, both, now)? {
         let write = Write::new("memory", "memory.swap.max", or_max(swap));
         // A kernel that cannot swap keeps to no swap, and to any, by itself.
         writes.push(write.optional_if(swap <= 0));
@@ -49,17 +88,38 @@ fn memory(memory: &LinuxMemory, writes: &mut Vec<Write>) -> Result<()> {
     Ok(())
 }
 
-/// `memory.swap.max` is swap alone; the spec's swap is that of v1, memory and swap together.
-fn swap(limit: Option<i64>, both: Option<i64>) -> Result<Option<i64>> {
+/// `memory.swap.max` is swap alone; the spec's swap is that of v1, memory and swap together. Where one of
+/// the two is named, the other is what it was, as in v1, where the kernel keeps both.
+fn swap(limit: Option<i64>, both: Option<i64>, now: &Now) -> Result<Option<i64>> {
     match (limit, both) {
         (Some(..0), None) | (_, Some(..0)) => Ok(Some(-1)),
-        (_, None) => Ok(None),
-        (Some(limit @ 0..), Some(both)) if both >= limit => Ok(Some(both - limit)),
-        (_, Some(both)) => Err(Error::Invalid(format!(
-            "memory.swap of {both} counts memory and swap together, so it needs a memory.limit, \
-             and one that is not larger"
-        ))),
+        (None, None) => Ok(None),
+        // Nothing can be taken off what has no end: then it is that of swap.
+        (Some(..0), Some(both)) => Ok(Some(both)),
+        (Some(limit), None) => match (now.memory_max, now.swap_max) {
+            (Some(memory), Some(swap)) => left(limit, memory.saturating_add(swap)).map(Some),
+            _ => Ok(None),
+        },
+        (Some(limit), Some(both)) => left(limit, both).map(Some),
+        (None, Some(both)) => match now.memory_max {
+            Some(limit) => left(limit, both).map(Some),
+            None => Err(Error::Invalid(format!(
+                "memory.swap of {both} counts memory and swap together, so it needs a memory.limit \
+                 (-1 for none, and for that much swap)"
+            ))),
+        },
     }
+}
+
+/// What a limit of both leaves to swap.
+fn left(limit: i64, both: i64) -> Result<i64> {
+    if both >= limit {
+        return Ok(both - limit);
+    }
+    Err(Error::Invalid(format!(
+        "memory.swap of {both} counts memory and swap together, so it cannot be less than the \
+         memory.limit of {limit}: change both"
+    )))
 }
 
 fn cpu(cpu: &LinuxCpu, cpu_max: Option<&str>, writes: &mut Vec<Write>) {
@@ -189,7 +249,7 @@ mod tests {
     }
 
     fn written(json: &str) -> Vec<(String, String)> {
-        values(&writes(&resources(json), None).unwrap())
+        values(&writes(&resources(json), &Now::default()).unwrap())
     }
 
     #[test]
@@ -218,6 +278,44 @@ mod tests {
             written(r#"{"memory":{"limit":-1}}"#),
             pairs(&[("memory.swap.max", "max"), ("memory.max", "max")])
         );
+        assert_eq!(
+            written(r#"{"memory":{"limit":-1,"swap":50}}"#),
+            pairs(&[("memory.swap.max", "50"), ("memory.max", "max")])
+        );
+    }
+
+    #[test]
+    fn one_of_two_is_added_to_what_there_is() {
+        let files = |memory: &'static str, swap: &'static str| {
+            move |name: &str| {
+                Ok(match name {
+                    "memory.max" => Some(format!("{memory}\n")),
+                    "memory.swap.max" => Some(format!("{swap}\n")),
+                    _ => None,
+                })
+            }
+        };
+        let update = |json: &str, memory, swap| {
+            let resources = resources(json);
+            let now = Now::read(&resources, files(memory, swap))?;
+            writes(&resources, &now).map(|writes| values(&writes))
+        };
+        let both = |swap, memory| pairs(&[("memory.swap.max", swap), ("memory.max", memory)]);
+
+        let limit = r#"{"memory":{"limit":120}}"#;
+        assert_eq!(update(limit, "100", "50").unwrap(), both("30", "120"));
+        assert!(update(limit, "60", "50").is_err());
+        // Swap had no limit of its own, or memory had none.
+        for (memory, swap) in [("100", "max"), ("max", "50")] {
+            let written = update(limit, memory, swap).unwrap();
+            assert_eq!(written, pairs(&[("memory.max", "120")]));
+        }
+
+        let swap = r#"{"memory":{"swap":120}}"#;
+        let written = update(swap, "100", "max").unwrap();
+        assert_eq!(written, pairs(&[("memory.swap.max", "20")]));
+        assert!(update(swap, "200", "max").is_err());
+        assert!(update(swap, "max", "max").is_err());
     }
 
     #[test]
@@ -227,7 +325,10 @@ mod tests {
             r#"{"memory":{"swap":50}}"#,
         ] {
             assert!(
-                matches!(writes(&resources(bad), None), Err(Error::Invalid(_))),
+                matches!(
+                    writes(&resources(bad), &Now::default()),
+                    Err(Error::Invalid(_))
+                ),
                 "{bad}"
             );
         }
@@ -244,8 +345,10 @@ mod tests {
 
     #[test]
     fn a_quota_without_a_period_keeps_the_period() {
-        let quota = |json: &str, now| {
-            let writes = writes(&resources(json), now).unwrap();
+        let quota = |json: &str, now: Option<&str>| {
+            let resources = resources(json);
+            let now = Now::read(&resources, |_| Ok(now.map(str::to_owned))).unwrap();
+            let writes = writes(&resources, &now).unwrap();
             writes[0].value.clone()
         };
         assert_eq!(quota(r#"{"cpu":{"quota":50000}}"#, None), "50000 100000");
@@ -294,7 +397,7 @@ mod tests {
             r#"{"unified":{"../x.y":"1"}}"#,
             r#"{"unified":{"procs":"1"}}"#,
         ] {
-            assert!(writes(&resources(bad), None).is_err(), "{bad}");
+            assert!(writes(&resources(bad), &Now::default()).is_err(), "{bad}");
         }
     }
 
@@ -305,7 +408,7 @@ mod tests {
             pairs(&[("hugetlb.2MB.max", "4"), ("hugetlb.2MB.rsvd.max", "4")])
         );
         let bad = resources(r#"{"hugepageLimits":[{"pageSize":"/../x","limit":4}]}"#);
-        assert!(writes(&bad, None).is_err());
+        assert!(writes(&bad, &Now::default()).is_err());
     }
 
     proptest! {
