@@ -60,6 +60,7 @@ mod hooks;
 mod hostile_plugins;
 mod id_mapped_mounts;
 mod inspect;
+mod installed;
 mod io;
 mod kill;
 mod killed_at_any_moment;

@@ -5,6 +5,7 @@ mod bench;
 mod detach;
 mod exec;
 mod inspect;
+mod install;
 mod logs;
 mod paths;
 mod plan;
@@ -55,6 +56,10 @@ enum Command {
     Plan(plan::Args),
     /// Make, build, check, test, measure and compile plugins
     Policy(policy::Args),
+    /// Make husk a runtime of this node's containerd
+    Install(install::Args),
+    /// Take away what `husk install` has put on this node
+    Uninstall(install::UninstallArgs),
     /// Measure shims side by side: time, processor time, memory
     Bench(bench::Args),
     /// Wait for ever: the pause container of shims without the Sandbox API
@@ -75,6 +80,8 @@ fn main() -> ExitCode {
         Command::Plan(args) => plan::run(&paths, &args),
         Command::Policy(args) => policy::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Install(args) => install::install(&paths.data, &args),
+        Command::Uninstall(args) => install::uninstall(&paths.data, &args),
         Command::Rm(args) => rm::run(paths, &args),
         Command::Pause => pause(),
     };

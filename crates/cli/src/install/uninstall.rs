@@ -1,0 +1,137 @@
+//! `husk uninstall`.
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, ensure};
+use husk_node::process;
+use husk_scope::record::{FILE, Pod, STATE_DIR};
+use husk_terminal::messages::say;
+
+use super::files::Wanted;
+use super::record::Record;
+use super::{Containerd, Node, SHIM, Service, change_containerd, changes, make, show};
+
+/// Take away what `husk install` has put on this node
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Files that were changed since, too, such as handlers' configurations
+    #[arg(long)]
+    purge: bool,
+    /// Even though pods run: nothing could be done with them any more
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    node: Node,
+}
+
+pub(crate) fn run(data: &Path, args: &Args) -> Result<ExitCode> {
+    let record = Record::read(data)?.with_context(|| {
+        format!(
+            "nothing is on record in {}: `husk install` has not been run here",
+            data.display()
+        )
+    })?;
+    let pods = pods(&record);
+    ensure!(
+        pods.is_empty() || args.force || args.node.dry_run,
+        "pods run with this shim, and nothing could be done with them without it: {}. Remove them first",
+        pods.join(", ")
+    );
+    let containerd = Containerd::find(&args.node.containerd, &record.containerd_config)?;
+    let main = containerd.without(record.created)?;
+    let of_containerd = [
+        match &main {
+            Some(text) => Wanted::text(containerd.config.clone(), text.clone()),
+            None => Wanted::gone(containerd.config.clone()),
+        },
+        Wanted::gone(containerd.drop_in()),
+    ];
+    let of_containerd = changes(of_containerd)?;
+    if !of_containerd.is_empty() {
+        containerd.try_out(main.as_deref(), None, &[], "")?;
+    }
+    let others = if args.purge {
+        record
+            .files()
+            .map(|path| Wanted::gone(path.to_owned()))
+            .collect()
+    } else {
+        record.obsolete(&Record::default())
+    };
+    let others = changes(others)?;
+    if args.node.dry_run {
+        show(of_containerd.iter().chain(&others));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let kept: Vec<_> = record.changed().into_iter().map(Path::to_owned).collect();
+    let service = Service::running().filter(|_| !args.node.no_restart);
+    // First of all nobody may ask for the shim any more.
+    let restarted = change_containerd(&containerd, service.as_ref(), &of_containerd)?;
+    make(&others)?;
+    for change in of_containerd.iter().chain(&others) {
+        say(change.done());
+        remove_empty(change.path());
+    }
+    for path in kept.iter().filter(|path| path.exists()) {
+        say(format_args!(
+            "kept, as it was changed since: {}",
+            path.display()
+        ));
+    }
+    Record::remove(data)?;
+    if !restarted && !of_containerd.is_empty() {
+        say("containerd reads its configuration when it is started: restart it");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Directories that installing may have made.
+fn remove_empty(path: &Path) {
+    let parent = path.parent();
+    let ours = parent.filter(|it| it.ends_with("husk") || it.ends_with("conf.d"));
+    if let Some(parent) = ours {
+        // Refused while there is something in it.
+        let _ = fs::remove_dir(parent);
+    }
+}
+
+/// Pods whose shim is of the installation: of its file as it is, or of one that it has replaced.
+fn pods(record: &Record) -> Vec<String> {
+    let shims: Vec<_> = record
+        .files()
+        .filter(|path| path.ends_with(SHIM))
+        .filter_map(|path| inode(path).ok())
+        .collect();
+    let below = |path: &Path| -> Vec<PathBuf> {
+        let entries = fs::read_dir(path).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
+    };
+    let all = below(Path::new(STATE_DIR));
+    let records = all.iter().flat_map(|namespace| below(namespace));
+    let pods = records.filter_map(|dir| {
+        let text = fs::read(dir.join(FILE)).ok()?;
+        serde_json::from_slice::<Pod>(&text).ok()
+    });
+    let ours = pods.filter(|pod| {
+        let shim = pod.shim.filter(|shim| process::is_alive(*shim));
+        shim.is_some_and(|shim| {
+            let program = PathBuf::from(format!("/proc/{}/exe", shim.pid));
+            let replaced = fs::read_link(&program)
+                .is_ok_and(|it| it.to_string_lossy().ends_with(" (deleted)"));
+            replaced || inode(&program).is_ok_and(|it| shims.contains(&it))
+        })
+    });
+    ours.map(|pod| match pod.name.as_str() {
+        "" => pod.id,
+        name => name.to_owned(),
+    })
+    .collect()
+}
+
+fn inode(path: &Path) -> io::Result<(u64, u64)> {
+    let found = fs::metadata(path)?;
+    Ok((found.dev(), found.ino()))
+}
