@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use husk_tests::command::{DEADLINE, Output, poll, run};
 use husk_tests::containerd::Containerd;
@@ -19,7 +20,12 @@ const SHIM: &str = "containerd-shim-husk-v2";
 struct Node {
     dir: TempDir,
     containerd: PathBuf,
+    /// Whether this machine's systemd runs its containerd.
+    is_service: bool,
 }
+
+/// Who asks systemd for its containerd.service, and who has it run one.
+static SYSTEMD: Mutex<()> = Mutex::new(());
 
 impl Node {
     /// With a configuration of its operator's.
@@ -29,6 +35,7 @@ impl Node {
         let node = Self {
             dir,
             containerd: Lab::get().programs.join("bin/containerd"),
+            is_service: false,
         };
         fs::create_dir(node.path("containerd")).unwrap();
         // What is in programs matters to those who run them only, and the real ones are large.
@@ -57,6 +64,9 @@ impl Node {
             .arg("--containerd-config")
             .arg(self.path("containerd/config.toml"))
             .args(words.iter().skip(1));
+        if !self.is_service {
+            command.arg("--no-restart");
+        }
         run(&mut command)
     }
 
@@ -285,6 +295,87 @@ fn what_containerd_would_not_take_is_not_written() {
     }
 }
 
+/// What `husk doctor` finds that is not well: what it is about, and what to do; and whether it says so.
+fn complaints(node: &Node) -> (Vec<(String, String)>, i32) {
+    let mut command = Command::new(Lab::get().shim_dir.join("husk"));
+    let config = node.path("containerd/config.toml");
+    let path = format!(
+        "{}:{}",
+        node.path("bin").display(),
+        std::env::var("PATH").unwrap()
+    );
+    command
+        .args(["doctor", "--json", "--containerd"])
+        .arg(&node.containerd);
+    command
+        .arg("--containerd-config")
+        .arg(config)
+        .env("PATH", path);
+    let output = run(&mut command);
+    let findings: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
+    let text = |finding: &serde_json::Value, key: &str| finding[key].as_str().unwrap().to_owned();
+    let findings = findings.as_array().unwrap().iter();
+    let bad = findings.filter(|it| it["state"] == "error");
+    let said = bad.map(|it| {
+        let fix = text(it, "fix");
+        assert!(!fix.is_empty());
+        (text(it, "subject"), format!("{}; {fix}", text(it, "found")))
+    });
+    (said.collect(), output.code)
+}
+
+#[test]
+fn a_doctor_finds_what_is_wrong_and_says_what_to_do() {
+    let _alone = SYSTEMD.lock().unwrap_or_else(PoisonError::into_inner);
+    let node = Node::new(None);
+    node.take_the_shim();
+    let found = |node: &Node| {
+        let (found, code) = complaints(node);
+        assert_eq!(code, i32::from(!found.is_empty()), "{found:?}");
+        found
+    };
+    let says = |found: &[(String, String)], subject: &str, why: &str| {
+        let said = found
+            .iter()
+            .any(|(about, said)| about == subject && said.contains(why));
+        assert!(said, "{subject}: {why}: {found:?}");
+    };
+    says(&found(&node), "handlers", "husk install");
+    let _ = node.install(&[]).ok();
+    let healthy = found(&node);
+    assert!(healthy.is_empty(), "{healthy:?}");
+
+    let (config, shim) = (node.path("husk/husk.toml"), node.path("bin").join(SHIM));
+    fs::write(&config, "[ceiling]\nnetwork = \"moon\"\n").unwrap();
+    says(&found(&node), "configuration", "husk.toml:2");
+    fs::write(
+        &config,
+        "[[plugin]]\nname = \"gate\"\npath = \"/nowhere.wasm\"\n",
+    )
+    .unwrap();
+    says(&found(&node), "plugins", "/nowhere.wasm");
+    fs::remove_file(&config).unwrap();
+    says(
+        &found(&node),
+        "configuration",
+        "no pod of this handler starts",
+    );
+    fs::write(&config, "").unwrap();
+
+    fs::set_permissions(&shim, fs::Permissions::from_mode(0o777)).unwrap();
+    says(&found(&node), "shim", "chmod go-w");
+    fs::remove_file(&shim).unwrap();
+    let (lost, _) = complaints(&node);
+    // Another one may be on this machine's path.
+    assert!(lost.iter().all(|(about, _)| about == "shim"), "{lost:?}");
+
+    node.take_the_shim();
+    let _ = node.install(&["--sandboxer", "shim"]).ok();
+    says(&found(&node), "handlers", "hostNetwork");
+    fs::write(node.path("containerd/config.toml"), "version = [\n").unwrap();
+    says(&found(&node), "configuration", "config.toml");
+}
+
 /// The shim's process of a container, and the file it runs.
 fn shim(container: Pid) -> (Pid, u64) {
     let status = fs::read_to_string(format!("/proc/{container}/status")).unwrap();
@@ -411,7 +502,9 @@ impl Drop for Service<'_> {
 
 #[test]
 fn containerd_is_restarted_and_gets_back_what_it_had_if_it_does_not_start() {
-    let node = Node::new(None);
+    let _alone = SYSTEMD.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut node = Node::new(None);
+    node.is_service = true;
     let Some(service) = Service::start(&node) else {
         return;
     };
@@ -426,17 +519,11 @@ fn containerd_is_restarted_and_gets_back_what_it_had_if_it_does_not_start() {
     let id = unique("installed");
     let rootfs = rootfs.to_str().unwrap();
     let runtime = "io.containerd.husk.v2";
-    let start = [
-        "run",
-        "-d",
-        "--runtime",
-        runtime,
-        "--rootfs",
-        rootfs,
-        &id,
-        "sleep",
-        "1000000",
-    ];
+    // Where systemd's containerd sees them, too.
+    let fifos = node.path("fifos");
+    let fifos = fifos.to_str().unwrap();
+    let mut start = vec!["run", "-d", "--fifo-dir", fifos, "--runtime", runtime];
+    start.extend(["--rootfs", rootfs, &id, "sleep", "1000000"]);
     let _ = service.ctr(&start).ok();
     let task = || service.ctr(&["task", "list"]).ok();
     let running = task();
@@ -452,7 +539,9 @@ fn containerd_is_restarted_and_gets_back_what_it_had_if_it_does_not_start() {
         "{refused:?}"
     );
 
-    let files = node.files();
+    let config = ["containerd/conf.d/husk.toml", "containerd/config.toml"];
+    let config = || config.map(|name| fs::read_to_string(node.path(name)).unwrap());
+    let as_it_was = config();
     let refused = node.install(&["--handler", "husk", "--handler", "third"]);
     assert!(refused.code != 0, "{refused:?}");
     assert!(
@@ -461,12 +550,7 @@ fn containerd_is_restarted_and_gets_back_what_it_had_if_it_does_not_start() {
             .contains("what it was before, and it runs again"),
         "{refused:?}"
     );
-    let (drop_in, main) = (
-        node.path("containerd/conf.d/husk.toml"),
-        node.path("containerd/config.toml"),
-    );
-    assert_eq!(fs::read(&drop_in).unwrap(), files[&drop_in]);
-    assert_eq!(fs::read(&main).unwrap(), files[&main]);
+    assert_eq!(config(), as_it_was);
 
     let _ = node
         .install(&["--handler", "husk", "--handler", "second"])

@@ -3,6 +3,7 @@
 
 mod bench;
 mod detach;
+mod doctor;
 mod exec;
 mod inspect;
 mod install;
@@ -56,6 +57,8 @@ enum Command {
     Plan(plan::Args),
     /// Make, build, check, test, measure and compile plugins
     Policy(policy::Args),
+    /// Look at what this node has of what husk needs
+    Doctor(doctor::Args),
     /// Make husk a runtime of this node's containerd
     Install(install::Args),
     /// Take away what `husk install` has put on this node
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
         Command::Plan(args) => plan::run(&paths, &args),
         Command::Policy(args) => policy::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Install(args) => install::install(&paths.data, &args),
         Command::Uninstall(args) => install::uninstall(&paths.data, &args),
         Command::Rm(args) => rm::run(paths, &args),

@@ -84,7 +84,7 @@ fn features() -> Features {
     let mut apparmor = Apparmor::default();
     apparmor.set_enabled(Some(true));
     let mut selinux = Selinux::default();
-    selinux.set_enabled(Some(false));
+    selinux.set_enabled(Some(true));
     let mut linux = LinuxFeature::default();
     linux
         .set_namespaces(Some(namespaces.to_vec()))

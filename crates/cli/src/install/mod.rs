@@ -10,6 +10,7 @@ mod uninstall;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Write as _, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -18,7 +19,8 @@ use anyhow::{Context as _, Result, ensure};
 use husk_scope::config::Config;
 use husk_terminal::messages::say;
 
-pub(crate) use containerd::{Containerd, Sandboxer};
+use containerd::Sandboxer;
+pub(crate) use containerd::{Containerd, run, runtimes};
 use files::{Change, Wanted};
 use record::Record;
 pub(crate) use service::Service;
@@ -172,7 +174,7 @@ pub(crate) fn install(data: &Path, args: &Args) -> Result<ExitCode> {
         )?;
     }
     if args.node.dry_run {
-        show(others.iter().chain(&of_containerd));
+        show(others.iter().chain(&of_containerd))?;
         return Ok(ExitCode::SUCCESS);
     }
     // Known before it is there: whatever comes in between, `uninstall` finds it.
@@ -307,15 +309,13 @@ fn changes(wanted: impl IntoIterator<Item = Wanted>) -> Result<Vec<Change>> {
     changes.filter_map(Result::transpose).collect()
 }
 
-fn show<'a>(changes: impl Iterator<Item = &'a Change>) {
-    let mut count = 0;
-    for change in changes {
-        print!("{}", change.shown());
-        count += 1;
-    }
-    if count == 0 {
+fn show<'a>(changes: impl Iterator<Item = &'a Change>) -> Result<()> {
+    let shown: String = changes.map(Change::shown).collect();
+    if shown.is_empty() {
         say("nothing would change");
     }
+    stdout().lock().write_all(shown.as_bytes())?;
+    Ok(())
 }
 
 fn make(changes: &[Change]) -> Result<()> {

@@ -63,7 +63,7 @@ pub(crate) fn run(data: &Path, args: &Args) -> Result<ExitCode> {
     };
     let others = changes(others)?;
     if args.node.dry_run {
-        show(of_containerd.iter().chain(&others));
+        show(of_containerd.iter().chain(&others))?;
         return Ok(ExitCode::SUCCESS);
     }
     let kept: Vec<_> = record.changed().into_iter().map(Path::to_owned).collect();
