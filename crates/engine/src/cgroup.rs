@@ -30,7 +30,16 @@ const POLL: Duration = Duration::from_millis(20);
 const ATTEMPTS: usize = 100;
 
 /// Microseconds, the kernel's default period of a CPU limit.
-const PERIOD: u64 = 100_000;
+pub(crate) const PERIOD: u64 = 100_000;
+
+/// The shortest and the longest quota that the kernel takes, microseconds.
+const QUOTAS: (u64, u64) = (1000, (1 << 44) - 1);
+
+/// The quota of a limit in thousandths of a core: the nearest that the kernel takes.
+pub(crate) fn quota(limit: u64) -> u64 {
+    let (shortest, longest) = QUOTAS;
+    limit.saturating_mul(PERIOD / 1000).clamp(shortest, longest)
+}
 
 /// Whether the node has the unified hierarchy alone, cgroups(7).
 pub(crate) fn is_v2() -> bool {
@@ -55,27 +64,38 @@ impl Limits {
     /// sidecars only.
     pub(crate) fn of(pod: &Pod) -> Self {
         Self {
-            memory: largest(pod, |container| container.resources.memory_limit),
-            cpu: largest(pod, |container| container.resources.cpu_limit),
+            memory: largest(
+                pod,
+                |container| container.resources.memory_limit,
+                i64::saturating_add,
+            ),
+            cpu: largest(
+                pod,
+                |container| container.resources.cpu_limit,
+                u64::saturating_add,
+            ),
         }
     }
 }
 
-fn largest<T: Copy + Ord + std::iter::Sum + std::ops::Add<Output = T>>(
+/// No sum is too large: what a manifest says may be beyond any machine.
+fn largest<T: Copy + Ord + Default>(
     pod: &Pod,
     limit: impl Fn(&Container) -> Option<T>,
+    add: impl Fn(T, T) -> T,
 ) -> Option<T> {
     let (sidecars, inits): (Vec<_>, Vec<_>) = pod
         .init_containers
         .iter()
         .partition(|container| container.sidecar);
-    let sidecars: T = sidecars.into_iter().map(&limit).sum::<Option<T>>()?;
-    let together: T = pod.containers.iter().map(&limit).sum::<Option<T>>()?;
+    let sum = |sum: T, container| limit(container).map(|limit| add(sum, limit));
+    let sidecars = sidecars.into_iter().try_fold(T::default(), sum)?;
+    let together = pod.containers.iter().try_fold(T::default(), sum)?;
     let inits: Option<Vec<T>> = inits.into_iter().map(&limit).collect();
     inits?
         .into_iter()
         .chain([together])
-        .map(|limit| limit + sidecars)
+        .map(|limit| add(limit, sidecars))
         .max()
 }
 
@@ -98,10 +118,7 @@ pub(crate) fn create(path: &str, limits: Limits) -> io::Result<()> {
             write(&own.join("memory.max"), &memory.to_string())?;
         }
         if let Some(cpu) = limits.cpu {
-            write(
-                &own.join("cpu.max"),
-                &format!("{} {PERIOD}", cpu * PERIOD / 1000),
-            )?;
+            write(&own.join("cpu.max"), &format!("{} {PERIOD}", quota(cpu)))?;
         }
         return Ok(());
     }
@@ -118,7 +135,7 @@ pub(crate) fn create(path: &str, limits: Limits) -> io::Result<()> {
     if let Some(cpu) = limits.cpu {
         write(
             &own("cpu").join("cpu.cfs_quota_us"),
-            &(cpu * PERIOD / 1000).to_string(),
+            &quota(cpu).to_string(),
         )?;
     }
     Ok(())
@@ -224,6 +241,23 @@ mod tests {
     fn limits(spec: &str) -> Limits {
         let text = format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec: {spec}\n");
         Limits::of(&parse("pod.yaml", &text, "uid").unwrap())
+    }
+
+    #[test]
+    fn a_quota_is_one_that_the_kernel_takes() {
+        assert_eq!(quota(1500), 150_000);
+        assert_eq!(quota(1), 1000);
+        assert_eq!(quota(u64::MAX), (1 << 44) - 1);
+    }
+
+    #[test]
+    fn limits_beyond_any_machine_add_up() {
+        let spec = |name| format!("{{name: {name}, image: i, resources: {{limits: {{cpu: 9P}}}}}}");
+        let all = ["a", "b", "c"].map(spec).join(", ");
+        assert_eq!(
+            limits(&format!("{{containers: [{all}]}}")).cpu,
+            Some(u64::MAX)
+        );
     }
 
     #[test]

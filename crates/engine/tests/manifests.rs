@@ -153,6 +153,10 @@ fn what_makes_no_sense_is_refused_with_its_line() {
             "cannot be negative",
         ),
         (
+            "    livenessProbe: {terminationGracePeriodSeconds: -1, exec: {command: [a]}}",
+            "must be above 0, and is -1",
+        ),
+        (
             "    livenessProbe: {successThreshold: 2, exec: {command: [a]}}",
             "must be 1 here",
         ),

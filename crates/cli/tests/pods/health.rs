@@ -11,6 +11,8 @@ crate::under_each_shim!(
     a_sub_path_is_writable_for_the_user,
     an_input_stays_open,
     limits_of_zero_limit_nothing,
+    limits_may_be_tiny_and_beyond_any_machine,
+    a_grace_period_beyond_all_time_ends_with_the_container,
 );
 
 fn a_container_that_is_not_well_is_stopped(node: &Node) {
@@ -149,4 +151,26 @@ fn limits_of_zero_limit_nothing(node: &Node) {
     for name in ["a", "b"] {
         assert_eq!(lines_of(&output, name), ["runs"], "{}", stderr(&output));
     }
+}
+
+fn limits_may_be_tiny_and_beyond_any_machine(node: &Node) {
+    for cpu in ["1m", "9P"] {
+        let output = node.run(&format!(
+            "  restartPolicy: Never\n  containers: [{{name: a, image: ROOTFS, resources: {{limits: \
+             {{cpu: {cpu}}}}}, command: [echo, runs]}}]\n"
+        ));
+        assert_eq!(lines_of(&output, "a"), ["runs"], "{}", stderr(&output));
+        node.assert_nothing_left();
+    }
+}
+
+fn a_grace_period_beyond_all_time_ends_with_the_container(node: &Node) {
+    let output = node.run(
+        "  restartPolicy: Never\n  terminationGracePeriodSeconds: 9223372036854775807\n  containers:\n  \
+         - {name: a, image: ROOTFS, livenessProbe: {periodSeconds: 1, failureThreshold: 1, exec: \
+         {command: ['false']}}, command: [sh, -c, 'trap \"echo ends; exit 0\" TERM; while :; do sleep \
+         0.1; done']}\n",
+    );
+    assert_eq!(lines_of(&output, "a"), ["ends"], "{}", stderr(&output));
+    node.assert_nothing_left();
 }

@@ -407,10 +407,7 @@ impl Walk<'_> {
         if self.known.is_some() && self.is_known(path) {
             return String::from("not supported by husk run");
         }
-        match nearest(pattern) {
-            Some(name) => format!("no such field in a Pod (v1); is `{name}` meant?"),
-            None => String::from("no such field in a Pod (v1)"),
-        }
+        no_such_field("Pod (v1)", nearest(pattern).as_deref())
     }
 }
 
@@ -471,12 +468,24 @@ fn nearest(pattern: &str) -> Option<String> {
     {
         add(full);
     }
-    let likeness = |known: &String| (strsim::jaro_winkler(known, name) * 1000.0).round();
+    most_like(name, names.iter().map(String::as_str)).map(str::to_owned)
+}
+
+/// The one of `names` that is most like a name that is not among them, if any is much like it.
+pub(super) fn most_like<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let likeness = |known: &&str| (strsim::jaro_winkler(known, name) * 1000.0).round();
     names
-        .into_iter()
         .filter(|known| !known.is_empty() && *known != name)
         .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
         .filter(|known| likeness(known) >= 850.0)
+}
+
+/// What is said of a field that an object does not have.
+pub(super) fn no_such_field(object: &str, nearest: Option<&str>) -> String {
+    match nearest {
+        Some(name) => format!("no such field in a {object}; is `{name}` meant?"),
+        None => format!("no such field in a {object}"),
+    }
 }
 
 /// Every field on the lists, in full.

@@ -333,6 +333,40 @@ mod tests {
     }
 
     #[test]
+    fn a_key_of_an_object_is_no_way_out_of_a_volume() {
+        for key in ["../../x", "/etc/x", "a/b", "..", "..x", ".", "", "a=b"] {
+            for (kind, field) in [("ConfigMap", "data"), ("Secret", "stringData")] {
+                let text = format!(
+                    "apiVersion: v1\nkind: {kind}\nmetadata: {{name: m}}\n{field}:\n  \"{key}\": \
+                     x\n---\n{POD}"
+                );
+                let said = error(&text);
+                assert!(
+                    said.starts_with("pod.yaml:5: ") && said.contains("is no key"),
+                    "{key}: {said}"
+                );
+            }
+        }
+        let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m}\ndata: {.a-B_c..d: x}\n";
+        parse("pod.yaml", &format!("{text}---\n{POD}"), "uid").unwrap();
+    }
+
+    #[test]
+    fn a_misspelt_field_of_an_object_is_told() {
+        let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m}\ndate: {a: \
+                    b}\nbinaryData: [a]\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: \
+                    s}\ntype: Opaque\nimmutable: true\nstringdata: {a: b}\ndata: null\n---\n";
+        assert_eq!(
+            error(&format!("{text}{POD}")).lines().collect::<Vec<_>>(),
+            [
+                "pod.yaml:4: date: no such field in a ConfigMap (v1); is `data` meant?",
+                "pod.yaml:5: binaryData: must have fields of its own",
+                "pod.yaml:12: stringdata: no such field in a Secret (v1); is `stringData` meant?",
+            ]
+        );
+    }
+
+    #[test]
     fn a_template_becomes_a_pod() {
         let text = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: apps/v1\n  kind: \
                     Deployment\n  metadata: {name: web, namespace: shop}\n  spec:\n    replicas: \

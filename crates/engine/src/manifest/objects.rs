@@ -3,10 +3,17 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Problem;
+use super::fields::{most_like, no_such_field};
 use super::located::{Located, joined};
+
+/// What both kinds have besides their data.
+const OF_BOTH: [&str; 5] = ["apiVersion", "immutable", "kind", "metadata", "type"];
+
+/// The longest key.
+const LONGEST_KEY: usize = 253;
 
 /// The values of one object by key.
 pub(super) type Data = BTreeMap<String, Vec<u8>>;
@@ -44,10 +51,28 @@ impl Objects {
             Kind::ConfigMap => &[("binaryData", true), ("data", false)],
             Kind::Secret => &[("data", true), ("stringData", false)],
         };
+        for field in value.as_object().into_iter().flat_map(Map::keys) {
+            let known = || fields.iter().map(|(known, _)| *known).chain(OF_BOTH);
+            if !known().any(|known| known == field) {
+                let object = format!("{} (v1)", kind.name());
+                let reason = no_such_field(&object, most_like(field, known()));
+                problems.push(Problem::new(field.clone(), reason));
+            }
+        }
         let mut data = Data::new();
         for (field, encoded) in fields {
-            let values = value.get(field).and_then(Value::as_object);
+            let values = value.get(field).filter(|values| !values.is_null());
+            if values.is_some_and(|values| !values.is_object()) {
+                problems.push(Problem::new(*field, "must have fields of its own"));
+            }
+            let values = values.and_then(Value::as_object);
             for (key, value) in values.into_iter().flatten() {
+                if !is_key(key) {
+                    let reason = "is no key: letters, digits, `-`, `_` and `.`, at most 253, and not \
+                                  `.` or with `..` at the beginning";
+                    problems.push(Problem::new(joined(field, key), reason));
+                    continue;
+                }
                 match decoded(value, *encoded) {
                     Ok(value) => {
                         data.insert(key.clone(), value);
@@ -93,6 +118,17 @@ impl Objects {
             found => Ok(found),
         }
     }
+}
+
+/// Whether Kubernetes takes it for a key. It becomes the name of a file, so nothing else may do: it
+/// could lead out of the volume.
+fn is_key(key: &str) -> bool {
+    (1..=LONGEST_KEY).contains(&key.len())
+        && key != "."
+        && !key.starts_with("..")
+        && key
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
 fn decoded(value: &Value, encoded: bool) -> Result<Vec<u8>, String> {

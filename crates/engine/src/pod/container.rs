@@ -217,7 +217,8 @@ impl Context {
                 }
             }
             if seen == Stop::Gently {
-                deadline = Some(Instant::now() + grace);
+                // One beyond all time never comes.
+                deadline = Instant::now().checked_add(grace);
             } else {
                 deadline = None;
                 self.kill(id, SIGKILL).await;

@@ -62,6 +62,9 @@ fn record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let record = record.get(space + 1..)?.strip_suffix(b"\n")?;
     let equals = record.iter().position(|byte| *byte == b'=')?;
     let (key, value) = (record.get(..equals)?, record.get(equals + 1..)?);
+    if key.is_empty() {
+        return None;
+    }
     let checked = match key {
         b"path" | b"linkpath" | b"uname" | b"gname" => value,
         _ => key,
@@ -118,4 +121,37 @@ fn time(text: &[u8]) -> Option<(i64, i64)> {
     } else {
         (seconds, nanoseconds)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_as_long_as_it_says() {
+        let records = parse(b"31 comment=x\n17 linkpath=other\n9 path=a\n").unwrap();
+        let expected = [
+            (b"comment".to_vec(), b"x\n17 linkpath=other".to_vec()),
+            (b"path".to_vec(), b"a".to_vec()),
+        ];
+        assert_eq!(records, expected.into());
+    }
+
+    #[test]
+    fn what_go_refuses_is_refused() {
+        for bad in [
+            &b"5 =a\n"[..],
+            b"4 a=\n",
+            b"5 k=v\n",
+            b"6 k=ab\n",
+            b"7 k=v",
+            b"8 path\n\n",
+            b"11 path=a\0\n",
+            b"-6 k=v\n",
+            b"99999999999999999999 k=v\n",
+        ] {
+            assert!(parse(bad).is_err(), "{}", bad.escape_ascii());
+        }
+        assert_eq!(parse(b"6 k=v\n").unwrap().len(), 1);
+    }
 }

@@ -65,6 +65,10 @@ impl Translation<'_> {
             }
         };
         let prefix = source.prefix.unwrap_or_default();
+        if prefix.contains(['=', '\0']) {
+            self.problems
+                .add(&format!("{path}.prefix"), "with `=` or a zero byte in it");
+        }
         match self.objects.get(kind, &name, optional) {
             Ok(data) => {
                 for (key, value) in data.into_iter().flatten() {

@@ -58,6 +58,10 @@ impl Translation<'_> {
                 found => found,
             }
         };
+        let grace = probe.termination_grace_period_seconds.map(|grace| {
+            let found = u64::try_from(grace).ok().filter(|grace| *grace > 0);
+            found.ok_or_else(|| format!("must be above 0, and is {grace}"))
+        });
         let seconds = |seconds: u32| Duration::from_secs(seconds.into());
         let probe = Probe {
             delay: seconds(number(
@@ -69,10 +73,10 @@ impl Translation<'_> {
             timeout: seconds(number("timeoutSeconds", probe.timeout_seconds, 1)),
             failures: number("failureThreshold", probe.failure_threshold, 3),
             successes: number("successThreshold", probe.success_threshold, 1),
-            grace: match probe.termination_grace_period_seconds {
-                None => None,
-                Some(grace) => u64::try_from(grace).ok().map(Duration::from_secs),
-            },
+            grace: grace.map(|grace| {
+                let path = format!("{path}.terminationGracePeriodSeconds");
+                Duration::from_secs(self.problems.or_default(&path, grace))
+            }),
             action: action?,
         };
         if probe.successes > 1 && !successes {
