@@ -183,6 +183,18 @@ const SAYS_NOTHING: &[&str] = &[
     "spec.initContainers[].terminationMessagePolicy",
 ];
 
+/// What says nothing with this value, which is what holds where it is not said.
+const DEFAULTS: &[(&str, &str)] = &[
+    ("spec.hostUsers", "true"),
+    // How the group of a volume with files in it is changed; those of a pod here are new.
+    ("spec.securityContext.fsGroupChangePolicy", "\"Always\""),
+    (
+        "spec.securityContext.fsGroupChangePolicy",
+        "\"OnRootMismatch\"",
+    ),
+    ("spec.securityContext.supplementalGroupsPolicy", "\"Merge\""),
+];
+
 /// What a cluster would do and one node need not: left aside, with a word.
 const LEFT_ASIDE: &[(&str, &str)] = &[
     ("spec.affinity", "there is one node"),
@@ -323,6 +335,10 @@ impl Walk<'_> {
             _ => false,
         };
         if SAYS_NOTHING.contains(&pattern) {
+            return false;
+        }
+        let value = field.to_string();
+        if DEFAULTS.contains(&(pattern, value.as_str())) {
             return false;
         }
         if let Some((_, why)) = LEFT_ASIDE.iter().find(|(left, _)| *left == pattern) {
@@ -591,6 +607,27 @@ mod tests {
         assert_eq!(
             problems(text),
             ["spec.containers[0].restartPolicy: not supported by husk run"]
+        );
+    }
+
+    #[test]
+    fn what_holds_anyway_says_nothing() {
+        let text = |users: &str, groups: &str| {
+            format!(
+                "spec:\n  hostUsers: {users}\n  securityContext: {{fsGroupChangePolicy: \
+                 OnRootMismatch, supplementalGroupsPolicy: {groups}}}\n"
+            )
+        };
+        assert_eq!(
+            said(&text("true", "Merge")),
+            (Vec::<String>::new(), Vec::new())
+        );
+        assert_eq!(
+            problems(&text("false", "Strict")),
+            [
+                "spec.hostUsers: not supported by husk run",
+                "spec.securityContext.supplementalGroupsPolicy: not supported by husk run",
+            ]
         );
     }
 
