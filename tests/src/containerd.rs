@@ -354,6 +354,8 @@ default_runtime_name = 'husk'
 struct Handler {
     name: String,
     runtime: String,
+    /// The program, where it is not the one that the runtime's type names.
+    path: Option<PathBuf>,
     sandboxer: &'static str,
     options: Vec<(&'static str, String)>,
 }
@@ -369,6 +371,9 @@ impl Handler {
             self.runtime, self.sandboxer
         )
         .unwrap();
+        if let Some(path) = &self.path {
+            writeln!(toml, "runtime_path = '{}'", path.display()).unwrap();
+        }
         if let Some(network) = network {
             writeln!(toml, "cni_conf_dir = '{}'", network.display()).unwrap();
         }
@@ -387,12 +392,14 @@ fn handlers(lab: &Lab) -> Vec<Handler> {
             Handler {
                 name: "husk".into(),
                 runtime: lab.runtime.clone(),
+                path: None,
                 sandboxer: "podsandbox",
                 options: vec![("BinaryName", binary("runc"))],
             },
             Handler {
                 name: "systemd".into(),
                 runtime: lab.runtime.clone(),
+                path: None,
                 sandboxer: "podsandbox",
                 options: vec![
                     ("BinaryName", binary("runc")),
@@ -404,12 +411,14 @@ fn handlers(lab: &Lab) -> Vec<Handler> {
     let husk = |name: &str, sandboxer, options| Handler {
         name: name.into(),
         runtime: lab.runtime.clone(),
+        path: None,
         sandboxer,
         options,
     };
     let runc = |name: &str| Handler {
         name: name.into(),
         runtime: "io.containerd.runc.v2".into(),
+        path: None,
         sandboxer: "podsandbox",
         options: vec![("BinaryName", binary(name))],
     };
@@ -426,6 +435,11 @@ fn handlers(lab: &Lab) -> Vec<Handler> {
             "podsandbox",
             vec![("scopes.network", "'container'".into())],
         ),
+        // As runc's shim: releases of containerd before 2.2.7 and 2.3.4 ask no other runtime for its features.
+        Handler {
+            path: Some(lab.shim_dir.join("containerd-shim-husk-v2")),
+            ..runc("by-path")
+        },
     ];
     for (name, path) in configurations() {
         let option = ("ConfigPath", format!("'{}'", path.display()));
@@ -435,6 +449,7 @@ fn handlers(lab: &Lab) -> Vec<Handler> {
         handlers.push(Handler {
             name: format!("{name}-api"),
             runtime: lab.runtime.replace("husk", &format!("husk-{name}")),
+            path: None,
             sandboxer: "shim",
             options: Vec::new(),
         });

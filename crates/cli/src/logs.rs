@@ -1,5 +1,6 @@
 //! `husk logs`.
 use std::process::ExitCode;
+use std::sync::Mutex;
 
 use anyhow::Result;
 use husk_engine::pod::{Error, Paths, Record};
@@ -8,7 +9,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, sleep};
 
-use crate::{shims, tail};
+use crate::shims;
+use crate::tail::{self, Tail};
 
 /// How often it is looked whether a followed pod is over.
 const POLL: Duration = Duration::from_millis(200);
@@ -71,7 +73,8 @@ async fn print(paths: &Paths, record: &Record, names: &[String], follow: bool) -
         let is_over = is_over.clone();
         // A container that has not been started has no log.
         if log.exists() {
-            printing.spawn(async move { tail::print(&log, &prefix, is_over).await });
+            let tail = Mutex::new(Tail::open(&log, prefix)?);
+            printing.spawn(async move { tail::print(&tail, is_over).await });
         }
     }
     let ended = async {

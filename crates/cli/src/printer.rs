@@ -1,15 +1,16 @@
 //! What happens to a pod, told on the terminal.
 use std::collections::HashMap;
 use std::fmt::Display;
-use std::io::{IsTerminal as _, Write as _, stderr, stdout};
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::io::{self, IsTerminal as _, Write as _, stderr, stdout};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use husk_engine::image::Step;
 use husk_engine::pod::{Notice, Observer};
 use tokio::sync::mpsc;
 
+use crate::tail::{self, Tail};
 use husk_terminal::messages::say;
 use husk_terminal::{coloured, wants_colour};
 
@@ -19,8 +20,8 @@ const REDRAW: Duration = Duration::from_millis(100);
 /// Erases the line that the cursor is in: ECMA-48 EL.
 const ERASE: &str = "\r\x1b[2K";
 
-/// A log to be followed: the prefix of its lines, and its file.
-pub(crate) type Log = (String, PathBuf);
+/// A log to be followed, or why it cannot be.
+pub(crate) type Log = io::Result<Arc<Mutex<Tail>>>;
 
 /// Tells what happens to a pod on stderr, and names the logs to be followed.
 pub(crate) struct Printer {
@@ -32,7 +33,7 @@ pub(crate) struct Printer {
 
 #[derive(Default)]
 struct Progress {
-    followed: HashMap<String, ()>,
+    followed: HashMap<String, Arc<Mutex<Tail>>>,
     /// Bytes here and in all, by layer.
     layers: HashMap<String, (u64, u64)>,
     drawn: Option<Instant>,
@@ -67,10 +68,26 @@ impl Printer {
     fn follow(&self, container: &str, log: &Path) {
         let Some(logs) = &self.logs else { return };
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        if progress.followed.insert(container.to_owned(), ()).is_none() {
-            let prefix = self.prefix(container, wants_colour(stdout().is_terminal()));
-            // The follower ends after the pod has.
-            let _ = logs.send((prefix, log.to_owned()));
+        if progress.followed.contains_key(container) {
+            return;
+        }
+        let prefix = self.prefix(container, wants_colour(stdout().is_terminal()));
+        let tail = Tail::open(log, prefix).map(|tail| Arc::new(Mutex::new(tail)));
+        if let Ok(tail) = &tail {
+            progress
+                .followed
+                .insert(container.to_owned(), Arc::clone(tail));
+        }
+        // The follower ends after the pod has.
+        let _ = logs.send(tail);
+    }
+
+    /// Prints the rest of a container's log, before anything is said or done about its end.
+    fn finish(&self, container: &str) {
+        let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(log) = progress.followed.get(container) {
+            // The follower meets the same error and tells of it.
+            let _ = tail::lock(log).print(true);
         }
     }
 
@@ -133,15 +150,15 @@ impl Observer for Printer {
             }
             Notice::Exited {
                 container,
-                out_of_memory: true,
-                ..
+                code,
+                out_of_memory,
             } => {
-                self.about(container, "killed: it used more memory than its limit");
-            }
-            Notice::Exited {
-                container, code, ..
-            } => {
-                self.about(container, format_args!("exited with status {code}"));
+                self.finish(container);
+                if out_of_memory {
+                    self.about(container, "killed: it used more memory than its limit");
+                } else {
+                    self.about(container, format_args!("exited with status {code}"));
+                }
             }
             Notice::Readiness { container, reason } => match reason {
                 None => self.about(container, format_args!("is ready")),

@@ -213,9 +213,9 @@ async fn follow_logs(
 ) -> io::Result<()> {
     let mut printing = JoinSet::new();
     let until = over.clone();
-    let mut follow = |(prefix, log): Log| {
+    let mut follow = |log: Log| {
         let over = until.clone();
-        printing.spawn(async move { tail::print(&log, &prefix, over).await });
+        printing.spawn(async move { tail::print(&*log?, over).await });
     };
     loop {
         tokio::select! {

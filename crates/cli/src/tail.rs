@@ -2,6 +2,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -10,22 +11,46 @@ use tokio::time::sleep;
 /// How often a log is looked at; a file says nothing by itself.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Prints a log to stdout, each line after `prefix`, until `over` and everything is printed.
+/// A log that is printed to stdout as it grows, each line after a prefix.
+pub(crate) struct Tail {
+    file: File,
+    prefix: String,
+    /// The beginning of a line whose end is not there yet.
+    pending: Vec<u8>,
+}
+
+impl Tail {
+    /// # Errors
+    /// A log that cannot be opened.
+    pub(crate) fn open(log: &Path, prefix: String) -> io::Result<Self> {
+        let file = File::open(log)?;
+        let pending = Vec::new();
+        Ok(Self {
+            file,
+            prefix,
+            pending,
+        })
+    }
+
+    /// Prints what has come since; also a line that has no end, if it is the `last`.
+    ///
+    /// # Errors
+    /// A log that cannot be read, a stdout that cannot be written.
+    pub(crate) fn print(&mut self, last: bool) -> io::Result<()> {
+        self.file.read_to_end(&mut self.pending)?;
+        print_lines(&mut self.pending, &self.prefix, last)
+    }
+}
+
+/// Prints a log until `over` and everything is printed.
 ///
 /// # Errors
-/// A log that cannot be read, a stdout that cannot be written.
-pub(crate) async fn print(
-    log: &Path,
-    prefix: &str,
-    mut over: watch::Receiver<bool>,
-) -> io::Result<()> {
-    let mut file = File::open(log)?;
-    let mut pending = Vec::new();
+/// As [`Tail::print`].
+pub(crate) async fn print(tail: &Mutex<Tail>, mut over: watch::Receiver<bool>) -> io::Result<()> {
     loop {
         // Seen before reading: what comes after was there when the reading began.
         let last = *over.borrow_and_update();
-        file.read_to_end(&mut pending)?;
-        print_lines(&mut pending, prefix, last)?;
+        lock(tail).print(last)?;
         if last {
             return Ok(());
         }
@@ -34,6 +59,11 @@ pub(crate) async fn print(
             _ = over.wait_for(|over| *over) => {}
         }
     }
+}
+
+/// A tail stays usable whoever panicked: at worst a line is printed twice.
+pub(crate) fn lock(tail: &Mutex<Tail>) -> MutexGuard<'_, Tail> {
+    tail.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Prints the complete lines and keeps the rest, or prints that too if it is the `last`.

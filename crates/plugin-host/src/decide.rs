@@ -30,7 +30,7 @@ pub enum SandboxError {
 /// leaves the sandbox without a pid namespace, and no container with the node's. The host name goes
 /// with the network.
 #[must_use]
-pub fn sandbox_requested(network: bool, ipc: bool, pid: Scope) -> Scopes {
+pub fn sandbox_requested(network: bool, ipc: bool, user: bool, pid: Scope) -> Scopes {
     let mut scopes = Scopes::all(&Scope::Node);
     scopes[Kind::Mount] = Scope::Container;
     scopes[Kind::Pid] = pid;
@@ -38,6 +38,7 @@ pub fn sandbox_requested(network: bool, ipc: bool, pid: Scope) -> Scopes {
         (Kind::Network, network),
         (Kind::Uts, network),
         (Kind::Ipc, ipc),
+        (Kind::User, user),
     ] {
         if is_pods {
             scopes[kind] = Scope::Pod;
@@ -144,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_sandbox_has_a_namespace_or_has_not() {
-        let requested = sandbox_requested(true, true, Scope::Container);
+        let requested = sandbox_requested(true, true, false, Scope::Container);
         let config = Config::default();
         let gets = |kind, scope| {
             let plan = sandbox_plan(&config, &requested, &[by(kind, scope, "p")])?;
@@ -164,7 +165,7 @@ mod tests {
     #[test]
     fn a_sandbox_stays_below_the_ceiling() {
         let config = Config::parse("c", "[ceiling]\nipc = 'pod'").unwrap();
-        let requested = sandbox_requested(true, true, Scope::Container);
+        let requested = sandbox_requested(true, true, false, Scope::Container);
         let wide = [by(Kind::Ipc, Scope::Node, "policy open")];
         let refused = sandbox_plan(&config, &requested, &wide).unwrap_err();
         assert!(refused.to_string().contains("policy open"), "{refused}");

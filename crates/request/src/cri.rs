@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{EnumOrUnknown, Message, MessageField};
 
-use self::generated::cri::{DNSConfig, NamespaceMode, NamespaceOption, PodSandboxConfig};
+use self::generated::cri::{
+    DNSConfig, IDMapping, NamespaceMode, NamespaceOption, PodSandboxConfig,
+};
 use crate::Malformed;
 
 /// The messages of `proto/cri.proto`.
@@ -51,6 +53,33 @@ pub struct SandboxConfig {
     pub ipc: Mode,
     /// Whose user namespace.
     pub user: Mode,
+    /// The users of the pod's own user namespace.
+    pub users: Vec<Ids>,
+    /// The groups of the pod's own user namespace.
+    pub groups: Vec<Ids>,
+}
+
+/// A range of ids of a user namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ids {
+    /// The first, in the namespace.
+    pub inside: u32,
+    /// The first, on the node.
+    pub on_the_node: u32,
+    /// How many.
+    pub count: u32,
+}
+
+impl Ids {
+    /// What an id of these namespaces' is on the node.
+    #[must_use]
+    pub fn on_the_node(all: &[Self], id: u32) -> Option<u32> {
+        all.iter().find_map(|ids| {
+            let offset = id.checked_sub(ids.inside)?;
+            let is_here = offset < ids.count;
+            is_here.then(|| ids.on_the_node.checked_add(offset))?
+        })
+    }
 }
 
 /// See resolv.conf(5).
@@ -110,7 +139,10 @@ impl SandboxConfig {
         let security = linux.security_context.unwrap_or_default();
         let namespaces = security.namespace_options.unwrap_or_default();
         let network = mode("network", namespaces.network)?;
+        let ids_of = namespaces.userns_options.clone().unwrap_or_default();
         Ok(Self {
+            users: ids(&ids_of.uids),
+            groups: ids(&ids_of.gids),
             name: metadata.name,
             namespace: metadata.namespace,
             uid: metadata.uid,
@@ -136,6 +168,15 @@ fn dns(config: MessageField<DNSConfig>) -> Option<Dns> {
     })
 }
 
+fn ids(mappings: &[IDMapping]) -> Vec<Ids> {
+    let ids = mappings.iter().map(|mapping| Ids {
+        inside: mapping.container_id,
+        on_the_node: mapping.host_id,
+        count: mapping.length,
+    });
+    ids.collect()
+}
+
 /// No options means the node's, unlike for the other kinds.
 fn user(namespaces: &NamespaceOption) -> Result<Mode, Malformed> {
     match namespaces.userns_options.as_ref() {
@@ -158,7 +199,9 @@ fn mode(kind: &str, mode: EnumOrUnknown<NamespaceMode>) -> Result<Mode, Malforme
 
 #[cfg(test)]
 mod tests {
-    use super::generated::cri::{LinuxPodSandboxConfig, LinuxSandboxSecurityContext};
+    use super::generated::cri::{
+        LinuxPodSandboxConfig, LinuxSandboxSecurityContext, UserNamespace,
+    };
     use super::*;
 
     fn any(config: &PodSandboxConfig) -> Any {
@@ -197,6 +240,32 @@ mod tests {
         );
         assert_eq!(read.hostname, "web");
         assert_eq!(read.dns, None);
+    }
+
+    #[test]
+    fn a_user_namespace_comes_with_its_ids() {
+        let mapping = |container_id, host_id, length| IDMapping {
+            container_id,
+            host_id,
+            length,
+            ..Default::default()
+        };
+        let config = with(NamespaceOption {
+            userns_options: MessageField::some(UserNamespace {
+                mode: NamespaceMode::POD.into(),
+                uids: vec![mapping(0, 100_000, 10), mapping(10, u32::MAX, 10)],
+                ..Default::default()
+            }),
+            ..Default::default()
+        });
+        let read = SandboxConfig::decode(Some(&any(&config))).unwrap();
+        assert_eq!(read.user, Mode::Pod);
+        let on_the_node = |id| Ids::on_the_node(&read.users, id);
+        assert_eq!(
+            [0, 9, 10, 11, 20].map(on_the_node),
+            [Some(100_000), Some(100_009), Some(u32::MAX), None, None]
+        );
+        assert_eq!(read.groups, []);
     }
 
     /// The bytes of a `PodSandboxConfig` as cri-api encodes them, with fields husk does not know.

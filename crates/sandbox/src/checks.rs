@@ -63,11 +63,6 @@ fn check_names(spec: &Spec, linux: &Linux) -> Result<(), JobError> {
 fn check_namespaces(linux: &Linux) -> Result<(), JobError> {
     let namespaces = linux.namespaces().as_deref().unwrap_or_default();
     let of = |kind| namespaces.iter().find(|namespace| namespace.typ() == kind);
-    if of(LinuxNamespaceType::User).is_some_and(|user| user.path().is_some()) {
-        return Err(unsupported(
-            "a user namespace that is joined by its path (linux.namespaces)",
-        ));
-    }
     // Its root could be entered by no pivot_root(2): only chroot(2), which keeps nobody in, is left.
     if of(LinuxNamespaceType::Mount).is_none_or(|mount| mount.path().is_some()) {
         return Err(unsupported(
@@ -111,8 +106,5 @@ mod tests {
             let error = refusal(|spec| spec["linux"]["namespaces"] = namespaces).unwrap();
             assert!(error.contains("mount namespace"), "{error}");
         }
-        let joined = json!([{"type": "mount"}, {"type": "user", "path": "/x"}]);
-        let error = refusal(|spec| spec["linux"]["namespaces"] = joined).unwrap();
-        assert!(error.contains("user namespace"), "{error}");
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use oci_spec::runtime::{
-    LinuxMemoryPolicy, LinuxPersonality, LinuxResources, LinuxSeccomp, Process,
+    LinuxIdMapping, LinuxMemoryPolicy, LinuxPersonality, LinuxResources, LinuxSeccomp, Process,
 };
 use serde::{Deserialize, Serialize};
 
@@ -102,8 +102,12 @@ pub struct Namespaces {
     /// Namespaces to join first, such as the network namespace CNI made: kind (as in
     /// `/proc/PID/ns`) and path.
     pub join: Vec<(String, PathBuf)>,
-    /// Namespaces to make: kind (as in `/proc/PID/ns`, not `pid`, not `mnt`) and pin.
+    /// Namespaces to make: kind (as in `/proc/PID/ns`, not `pid`, not `mnt`) and pin. A user
+    /// namespace owns the others; with a network namespace that is joined it is the one that owns
+    /// that, and is joined instead of made.
     pub make: Vec<(String, PathBuf)>,
+    /// The ids of a user namespace: users, groups.
+    pub id_mappings: (Vec<LinuxIdMapping>, Vec<LinuxIdMapping>),
     /// The cgroup to be in when a cgroup namespace is made: it becomes that namespace's root.
     pub cgroup: Option<String>,
     /// Who makes that cgroup.

@@ -4,6 +4,8 @@
 //! is in, and lets it go.
 use std::fs::{self, File};
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use nix::sched::{CloneFlags, setns, unshare};
@@ -11,9 +13,11 @@ use nix::unistd::{ForkResult, fork, sethostname};
 
 use crate::cgroup::Cgroup;
 use crate::error::{Doing, JobError, Leftovers};
+use crate::id_map::IdMap;
 use crate::job::{Done, Namespaces};
 use crate::pin::{pin, unpin_all};
 use crate::process::Pidfd;
+use crate::program::become_root;
 use crate::report::Report;
 use crate::{loopback, sys, sysctl};
 
@@ -22,6 +26,7 @@ pub(crate) const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(libc::
 
 pub(crate) fn make(job: &Namespaces, report: &Report) -> Result<Done, JobError> {
     check(job)?;
+    let user = user_namespace(job)?;
     report.step("forking the process that makes namespaces");
     let (made, made_writer) = io::pipe().doing(|| "make a pipe")?;
     let (go, go_writer) = io::pipe().doing(|| "make a pipe")?;
@@ -29,7 +34,7 @@ pub(crate) fn make(job: &Namespaces, report: &Report) -> Result<Done, JobError> 
     let child = match unsafe { fork() }.doing(|| "fork")? {
         ForkResult::Child => {
             drop((made, go_writer));
-            make_and_wait(job, made_writer, go)
+            make_and_wait(job, user, made_writer, go)
         }
         ForkResult::Parent { child } => child.as_raw(),
     };
@@ -62,11 +67,6 @@ fn check(job: &Namespaces) -> Result<(), JobError> {
         flag(kind)?;
     }
     let makes = |kind: &str| job.make.iter().any(|(made, _)| made == kind);
-    if makes("user") {
-        return Err(JobError::invalid(
-            "a user namespace cannot be made for a pod yet: its id mappings are not known here",
-        ));
-    }
     if (job.hostname.is_some() || job.domainname.is_some()) && !makes("uts") {
         return Err(JobError::invalid(
             "a host name or domain name needs a UTS namespace of the pod's own",
@@ -78,6 +78,31 @@ fn check(job: &Namespaces) -> Result<(), JobError> {
         ));
     }
     Ok(())
+}
+
+/// The pod's user namespace, if it is to have one: what owns its network (contract 17), or a new one.
+fn user_namespace(job: &Namespaces) -> Result<Option<OwnedFd>, JobError> {
+    if !job.make.iter().any(|(kind, _)| kind == "user") {
+        return Ok(None);
+    }
+    let (users, groups) = &job.id_mappings;
+    let Some((_, network)) = job.join.iter().find(|(kind, _)| kind == "net") else {
+        let map = IdMap::new(Some(users), Some(groups), "the pod's user namespace")?;
+        return map.namespace().map(Some);
+    };
+    let what = || format!("find the user namespace that owns {}", network.display());
+    let network = File::open(network).doing(what)?;
+    let owner = sys::owner_of(&network).doing(what)?;
+    let is = |file: &std::fs::Metadata| (file.dev(), file.ino());
+    let ours = fs::metadata("/proc/self/ns/user").doing(what)?;
+    let owner = File::from(owner);
+    if is(&owner.metadata().doing(what)?) == is(&ours) {
+        return Err(JobError::invalid(
+            "the pod is to have a user namespace (hostUsers: false), but its network namespace belongs to \
+             the node's: whoever made that has to make it in the pod's user namespace",
+        ));
+    }
+    Ok(Some(owner.into()))
 }
 
 /// The flag of a kind of namespace that a pod may have.
@@ -110,13 +135,21 @@ pub(crate) fn join(namespaces: &[(String, PathBuf)]) -> Result<(), JobError> {
     opened.sort_by_key(|(flag, ..)| *flag != CloneFlags::CLONE_NEWUSER);
     for (flag, kind, path, file) in opened {
         setns(file, flag).doing(|| format!("join the {kind} namespace {}", path.display()))?;
+        if flag == CloneFlags::CLONE_NEWUSER {
+            become_root()?;
+        }
     }
     Ok(())
 }
 
 /// In the child: makes all, says so, and stays until it has been pinned.
-fn make_and_wait(job: &Namespaces, mut made: PipeWriter, mut go: PipeReader) -> ! {
-    if let Err(error) = make_all(job) {
+fn make_and_wait(
+    job: &Namespaces,
+    user: Option<OwnedFd>,
+    mut made: PipeWriter,
+    mut go: PipeReader,
+) -> ! {
+    if let Err(error) = make_all(job, user) {
         let json = serde_json::to_vec(&error).unwrap_or_default();
         let _ = made.write_all(&json);
         sys::exit_now(1);
@@ -127,7 +160,7 @@ fn make_and_wait(job: &Namespaces, mut made: PipeWriter, mut go: PipeReader) -> 
     sys::exit_now(0)
 }
 
-fn make_all(job: &Namespaces) -> Result<(), JobError> {
+fn make_all(job: &Namespaces, user: Option<OwnedFd>) -> Result<(), JobError> {
     join(&job.join)?;
     let mut flags = CloneFlags::empty();
     for (kind, _) in &job.make {
@@ -135,6 +168,11 @@ fn make_all(job: &Namespaces) -> Result<(), JobError> {
     }
     if flags.contains(CloneFlags::CLONE_NEWCGROUP) {
         enter_cgroup(job)?;
+    }
+    if let Some(user) = user {
+        setns(user, CloneFlags::CLONE_NEWUSER).doing(|| "join the pod's user namespace")?;
+        become_root()?;
+        flags.remove(CloneFlags::CLONE_NEWUSER);
     }
     unshare(flags).doing(|| format!("make namespaces ({})", kinds(job)))?;
     if !job.time_offsets.is_empty() {

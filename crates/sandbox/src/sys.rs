@@ -1,4 +1,5 @@
 //! System calls without a safe wrapper elsewhere.
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
@@ -11,6 +12,20 @@ use crate::process;
 pub(crate) fn exit_now(status: i32) -> ! {
     // SAFETY: _exit(2) takes an integer and does not return.
     unsafe { libc::_exit(status) }
+}
+
+/// The user namespace that owns a namespace; see ioctl_nsfs(2).
+///
+/// # Errors
+/// `EPERM`: it is not of this process's user namespace, nor of one below.
+pub(crate) fn owner_of(namespace: &File) -> io::Result<OwnedFd> {
+    // SAFETY: this ioctl takes no argument.
+    let owner = unsafe { libc::ioctl(namespace.as_raw_fd(), libc::NS_GET_USERNS) };
+    if owner < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just returned this descriptor; no one else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(owner) })
 }
 
 /// Has the kernel send `death` when the parent ends.

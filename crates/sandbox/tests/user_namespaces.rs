@@ -12,7 +12,10 @@ mod support;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
+use husk_sandbox::job::{Job, Namespaces};
+use husk_sandbox::pin::unpin;
 use husk_sandbox::process::Ended;
+use oci_spec::runtime::LinuxIdMapping;
 use serde_json::{Value, json};
 use support::{Lab, run, wait};
 
@@ -38,6 +41,18 @@ fn main() {
         ("an_exec_is_in_it_too", an_exec_is_in_it_too),
         ("hooks_and_limits_work_in_it", hooks_and_limits_work_in_it),
         ("it_owns_its_network", it_owns_its_network),
+        (
+            "one_that_is_another_s_is_joined",
+            one_that_is_another_s_is_joined,
+        ),
+        (
+            "the_mappings_of_a_joined_one_are_those_of_the_spec",
+            the_mappings_of_a_joined_one_are_those_of_the_spec,
+        ),
+        (
+            "the_owner_of_a_network_is_the_pods",
+            the_owner_of_a_network_is_the_pods,
+        ),
         (
             "of_a_network_that_is_not_its_own_it_sees_a_closed_sysfs",
             of_a_network_that_is_not_its_own,
@@ -217,6 +232,121 @@ fn it_owns_its_network(lab: &Lab) {
     assert_eq!(container.run(), (Ended::Exited(0), "80\n".to_owned()));
 }
 
+fn ids() -> Vec<LinuxIdMapping> {
+    serde_json::from_value(json!([{"containerID": 0, "hostID": HOST, "size": 65536}])).unwrap()
+}
+
+/// A pod's namespaces, these in a user namespace of the pod's.
+fn pods_namespaces(lab: &Lab, kinds: &[&str]) -> Namespaces {
+    let pin = |kind: &&str| ((*kind).to_owned(), lab.run_dir().join("pins").join(kind));
+    let job = Namespaces {
+        make: ["user"].iter().chain(kinds).map(pin).collect(),
+        id_mappings: (ids(), ids()),
+        ..Namespaces::default()
+    };
+    lab.perform(Job::Namespaces(job.clone())).unwrap();
+    job
+}
+
+fn unpin_all(lab: &Lab, jobs: &[&Namespaces]) {
+    for (_, path) in jobs.iter().flat_map(|job| &job.make) {
+        unpin(path).unwrap();
+    }
+    fs::remove_dir(lab.run_dir().join("pins")).unwrap();
+}
+
+/// Joins the namespaces of a pod, with a pid and a mount namespace of its own.
+fn join(spec: &mut Value, job: &Namespaces) {
+    map(spec);
+    let mut list = vec![json!({"type": "pid"}), json!({"type": "mount"})];
+    for (kind, path) in &job.make {
+        let kind = if kind == "net" { "network" } else { kind };
+        list.push(json!({"type": kind, "path": path}));
+    }
+    spec["linux"]["namespaces"] = json!(list);
+    spec.as_object_mut().unwrap().remove("hostname");
+}
+
+fn one_that_is_another_s_is_joined(lab: &Lab) {
+    let job = pods_namespaces(lab, &["net", "ipc", "uts"]);
+    let script = "id -u; readlink /proc/self/ns/user; ls -d /sys/class/net/lo; hostname changed && hostname; \
+                  grep -c mqueue /proc/mounts; cat /proc/1/comm; sleep 60";
+    let mut container = lab.create(|spec| {
+        join(spec, &job);
+        for (destination, kind) in [("/sys", "sysfs"), ("/dev/mqueue", "mqueue")] {
+            add_mount(
+                spec,
+                json!({"destination": destination, "type": kind, "source": kind}),
+            );
+        }
+        spec["process"]["args"] = json!(["sh", "-c", script]);
+        let caps = json!(["CAP_SYS_ADMIN"]);
+        spec["process"]["capabilities"] =
+            json!({"bounding": caps, "effective": caps, "permitted": caps});
+    });
+    container.start().unwrap();
+    let user = fs::metadata(&job.make[0].1).unwrap().ino();
+    container.read_until(&format!(
+        "0\nuser:[{user}]\n/sys/class/net/lo\nchanged\n1\nsh\n"
+    ));
+    let process = fs::metadata(format!("/proc/{}", container.init.pid)).unwrap();
+    assert_eq!((process.uid(), process.gid()), (HOST, HOST));
+    let exec = lab.exec_shell(&container, "id -u");
+    assert_eq!(exec, (Ended::Exited(0), "0\n".to_owned()));
+    container.kill();
+    unpin_all(lab, &[&job]);
+}
+
+fn the_mappings_of_a_joined_one_are_those_of_the_spec(lab: &Lab) {
+    let job = pods_namespaces(lab, &[]);
+    let error = lab
+        .try_create(|spec| {
+            join(spec, &job);
+            spec["linux"]["uidMappings"][0]["size"] = json!(7);
+        })
+        .err()
+        .expect("it is refused")
+        .message;
+    assert!(
+        error.contains("0 100000 7") && error.contains("0 100000 65536"),
+        "{error}"
+    );
+    // Without any, it is what it is.
+    let container = lab.create(|spec| {
+        join(spec, &job);
+        spec["linux"].as_object_mut().unwrap().remove("uidMappings");
+        spec["linux"].as_object_mut().unwrap().remove("gidMappings");
+        spec["process"]["args"] = json!(["id", "-u"]);
+    });
+    assert_eq!(container.run(), (Ended::Exited(0), "0\n".to_owned()));
+    unpin_all(lab, &[&job]);
+}
+
+/// As with the Sandbox API: CRI makes the network, in a user namespace that nobody keeps.
+fn the_owner_of_a_network_is_the_pods(lab: &Lab) {
+    let theirs = pods_namespaces(lab, &["net"]);
+    let user = fs::metadata(&theirs.make[0].1).unwrap().ino();
+    let job = Namespaces {
+        join: vec![theirs.make[1].clone()],
+        make: vec![
+            ("user".to_owned(), lab.run_dir().join("pins/owner")),
+            ("ipc".to_owned(), lab.run_dir().join("pins/ipc")),
+        ],
+        ..Namespaces::default()
+    };
+    lab.perform(Job::Namespaces(job.clone())).unwrap();
+    assert_eq!(fs::metadata(&job.make[0].1).unwrap().ino(), user);
+    unpin_all(lab, &[&theirs, &job]);
+
+    let node = Namespaces {
+        join: vec![("net".to_owned(), "/proc/self/ns/net".into())],
+        make: job.make.clone(),
+        ..Namespaces::default()
+    };
+    let error = lab.perform(Job::Namespaces(node)).expect_err("refused");
+    assert!(error.message.contains("hostUsers"), "{error}");
+}
+
 fn of_a_network_that_is_not_its_own(lab: &Lab) {
     let container = lab.create(|spec| {
         map(spec);
@@ -252,5 +382,5 @@ fn what_makes_no_sense_is_refused(lab: &Lab) {
             .unwrap()
             .push(json!({"type": "user", "path": "/proc/self/ns/user"}));
     });
-    assert!(error.contains("joined by its path"), "{error}");
+    assert!(error.contains("join the user namespace"), "{error}");
 }

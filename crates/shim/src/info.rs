@@ -58,8 +58,8 @@ fn runtime_info(options: Option<Any>) -> Result<RuntimeInfo> {
     })
 }
 
-/// Only what works: CRI offers a pod whatever is listed here. A container may have a user namespace of
-/// its own, but joins none by its path, as CRI has a pod's containers do: so `user` is not listed.
+/// Only what works: CRI offers a pod whatever is listed here, `hostUsers: false` for `user` and id-mapped
+/// mounts together.
 fn features() -> Features {
     let namespaces = [
         LinuxNamespaceType::Cgroup,
@@ -68,6 +68,7 @@ fn features() -> Features {
         LinuxNamespaceType::Network,
         LinuxNamespaceType::Pid,
         LinuxNamespaceType::Time,
+        LinuxNamespaceType::User,
         LinuxNamespaceType::Uts,
     ];
     let mut cgroup = Cgroup::default();
@@ -139,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cri_sees_recursive_read_only_and_no_user_namespaces() {
+    fn cri_sees_recursive_read_only_and_user_namespaces() {
         let info = runtime_info(None).unwrap();
         assert_eq!(info.features.type_url, FEATURES);
         let features: serde_json::Value = serde_json::from_slice(&info.features.value).unwrap();
@@ -147,7 +148,7 @@ mod tests {
             serde_json::from_value(features.pointer(path).unwrap().clone()).unwrap()
         };
         assert!(names("/mountOptions").contains(&"rro".to_owned()));
-        assert!(!names("/linux/namespaces").contains(&"user".to_owned()));
+        assert!(names("/linux/namespaces").contains(&"user".to_owned()));
         assert!(names("/linux/namespaces").contains(&"network".to_owned()));
         assert_eq!(
             features

@@ -2,12 +2,12 @@
 //! (contract 15): hostname, hosts, resolv.conf and /dev/shm.
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 
-use husk_request::cri::{Dns, SandboxConfig};
+use husk_request::cri::{Dns, Ids, SandboxConfig};
 
 /// The name of the directory that they are in.
 pub(crate) const DIR: &str = "files";
@@ -27,6 +27,8 @@ const INODES: usize = 4;
 pub(crate) struct SandboxFiles {
     /// Where each belongs in a container, and what is in it.
     contents: [(&'static str, Vec<u8>); 3],
+    /// The pod's root on the node: user and group.
+    owner: (Option<u32>, Option<u32>),
 }
 
 impl SandboxFiles {
@@ -52,6 +54,10 @@ impl SandboxFiles {
                 ("/etc/hosts", hosts),
                 ("/etc/resolv.conf", resolv_conf),
             ],
+            owner: (
+                Ids::on_the_node(&config.users, 0),
+                Ids::on_the_node(&config.groups, 0),
+            ),
         })
     }
 
@@ -83,6 +89,7 @@ impl SandboxFiles {
                 let path = dir.join(destination.file_name().unwrap_or_default());
                 fs::write(&path, content)?;
                 fs::set_permissions(&path, Permissions::from_mode(0o644))?;
+                chown(&path, self.owner.0, self.owner.1)?;
                 Ok((destination, path))
             })
             .collect()

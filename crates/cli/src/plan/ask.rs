@@ -31,6 +31,7 @@ pub(super) fn ask(
     let wanted = decide::sandbox_requested(
         !pod.host_network,
         !pod.host_ipc,
+        false,
         match (pod.host_pid, pod.share_process_namespace) {
             (true, _) => Scope::Node,
             (false, true) => Scope::Pod,

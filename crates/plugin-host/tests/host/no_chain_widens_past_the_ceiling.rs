@@ -201,7 +201,7 @@ proptest! {
         pid in select(vec![Scope::Container, Scope::Pod, Scope::Node]),
         config in config(),
     ) {
-        let requested = decide::sandbox_requested(network, ipc, pid);
+        let requested = decide::sandbox_requested(network, ipc, false, pid);
         let mut pod = (*common::pod()).clone();
         pod.requested = requested.clone();
         let outcome = chain(&said).scopes(&Arc::new(pod), None);

@@ -90,7 +90,8 @@ pub(super) fn make(
         maker.descriptor(),
     ];
     let ready = surroundings
-        .enter(&waiting.program.process)
+        .make_in_joined_user_namespace()
+        .and_then(|()| surroundings.enter(&waiting.program.process))
         .and_then(|()| close_all_but(kept))
         .and_then(|()| waiting.program.become_user());
     if let Err(error) = ready {
@@ -102,6 +103,22 @@ pub(super) fn make(
         .begin_session()
         .and_then(|()| waiting.run(start));
     waiting.give_up(&error)
+}
+
+/// The same for a process in a user namespace that is another's: its namespaces belong to the user
+/// namespace that they are made from.
+pub(super) fn make_in_user_namespace(
+    surroundings: Surroundings<'_>,
+    waiting: Waiting,
+    start: File,
+    tether: RawFd,
+    maker: Maker,
+) -> ! {
+    if let Err(error) = surroundings.join_user_namespace() {
+        maker.fail(error);
+    }
+    maker.fork(surroundings.wanted.new);
+    live(surroundings, waiting, start, tether)
 }
 
 /// What is open could be reached by the program, or lead out of the container (CVE-2024-21626):
@@ -132,6 +149,22 @@ impl Waiting {
 }
 
 impl Surroundings<'_> {
+    /// Joins the user namespace that is another's, from within the container's cgroup: that is the
+    /// node's to give.
+    fn join_user_namespace(&self) -> Result<(), JobError> {
+        self.birthplace.move_into(self.cgroup)?;
+        self.wanted.join_user_namespace()
+    }
+
+    /// The same, if there is one, and makes what a clone could not make as part of it.
+    fn make_in_joined_user_namespace(&self) -> Result<(), JobError> {
+        if !self.wanted.joins_user_namespace() {
+            return Ok(());
+        }
+        self.join_user_namespace()?;
+        self.wanted.make_new()
+    }
+
     /// Enters the container. All descriptors that this took are closed when it returns.
     fn enter(self, process: &Process) -> Result<(), JobError> {
         let (mut asking, hooks) = (self.asking, self.hooks);
@@ -140,7 +173,7 @@ impl Surroundings<'_> {
                 asking.ask(Request::Identity)?;
             }
             become_root()?;
-        } else {
+        } else if !self.wanted.joins_user_namespace() {
             self.birthplace.move_into(self.cgroup)?;
         }
         self.wanted.enter_cgroup_namespace()?;

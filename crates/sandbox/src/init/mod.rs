@@ -21,7 +21,8 @@
 //! What is not done is in [`crate::unsupported`].
 //!
 //! Where the pid namespace is another's, whose processes would see the child enter, one more fork keeps
-//! it from them; see [`child`].
+//! it from them; and where the user namespace is another's, one more makes the others from within it.
+//! See [`child`].
 //!
 //! The child sends one byte when it is ready to execute, or a [`JobError`]; it then waits at a fifo
 //! in the shim's directory for the container. The same pipe tells the shim that it has executed, by
@@ -38,6 +39,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
+use nix::sched::CloneFlags;
 use nix::sys::prctl;
 use nix::sys::stat::Mode;
 use nix::unistd::{chdir, mkfifo};
@@ -128,14 +130,20 @@ pub(crate) fn make(
     report.step("cloning init");
     let birthplace = Birthplace::in_cgroup(cgroup)?;
     let scheduler = program.process.scheduler().clone();
-    let (birth, maker) = match wanted.pid_namespace() {
-        Some(_) => {
-            let (birth, maker) = announcement()?;
-            (Some(birth), Some(maker))
-        }
-        None => (None, None),
+    let joins_pids = wanted.pid_namespace().is_some();
+    let joins_users = wanted.joins_user_namespace();
+    let (birth, maker) = if joins_pids || joins_users {
+        let (birth, maker) = announcement()?;
+        (Some(birth), Some(maker))
+    } else {
+        (None, None)
     };
-    let Some(cloned) = birthplace.clone_into(wanted.new)? else {
+    let made_by_clone = if joins_users {
+        CloneFlags::empty()
+    } else {
+        wanted.new
+    };
+    let Some(cloned) = birthplace.clone_into(made_by_clone)? else {
         drop(outcome);
         drop(console);
         drop(answering);
@@ -160,7 +168,13 @@ pub(crate) fn make(
         };
         match maker {
             None => child::live(surroundings, waiting, start, report.tether()),
-            Some(maker) => child::make(surroundings, waiting, start, report.tether(), maker),
+            Some(maker) if joins_pids => {
+                child::make(surroundings, waiting, start, report.tether(), maker)
+            }
+            Some(maker) => {
+                let tether = report.tether();
+                child::make_in_user_namespace(surroundings, waiting, start, tether, maker)
+            }
         }
     };
     drop((maker, outcome_writer, console_sender, asking, sources));
@@ -178,6 +192,7 @@ pub(crate) fn make(
 
     report.step("waiting for init to be ready");
     let outcome = read_outcome(outcome, &init, &program)?;
+    wanted.check_joined_map(linux, init.pid)?;
     limits::set_scheduler(scheduler.as_ref(), &init)?;
     let console = console
         .map(|socket| console::receive_fd(socket.as_raw_fd()))

@@ -8,6 +8,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType};
 use crate::error::{Doing, JobError};
 use crate::id_map::IdMap;
 use crate::namespaces::CLONE_NEWTIME;
+use crate::program::become_root;
 
 /// The namespaces of a spec, before any of them is joined or made.
 pub(super) struct Wanted {
@@ -19,6 +20,8 @@ pub(super) struct Wanted {
     new_time: bool,
     /// Of another, with its path.
     pid: Option<(File, String)>,
+    /// Of another, with its path.
+    user: Option<(File, String)>,
     /// The names, as in `/proc/PID/ns`, of those that are not the node's.
     pub(super) not_the_nodes: Vec<&'static str>,
 }
@@ -32,6 +35,7 @@ impl Wanted {
             new_cgroup: false,
             new_time: false,
             pid: None,
+            user: None,
             not_the_nodes: Vec::new(),
         };
         for namespace in linux.namespaces().iter().flatten() {
@@ -41,10 +45,10 @@ impl Wanted {
                 Some(path) => {
                     let opened = File::open(path).doing(|| what(namespace.typ(), path))?;
                     let path = path.display().to_string();
-                    if flag == CloneFlags::CLONE_NEWPID {
-                        wanted.pid = Some((opened, path));
-                    } else {
-                        wanted.join.push((namespace.typ(), flag, opened, path));
+                    match flag {
+                        CloneFlags::CLONE_NEWPID => wanted.pid = Some((opened, path)),
+                        CloneFlags::CLONE_NEWUSER => wanted.user = Some((opened, path)),
+                        _ => wanted.join.push((namespace.typ(), flag, opened, path)),
                     }
                 }
                 None if flag == CloneFlags::CLONE_NEWCGROUP => wanted.new_cgroup = true,
@@ -61,17 +65,34 @@ impl Wanted {
         if self.new.contains(CloneFlags::CLONE_NEWUSER) {
             return IdMap::new(users.as_ref(), groups.as_ref(), "linux").map(Some);
         }
-        let mapped = |mappings: &Option<Vec<_>>| mappings.as_ref().is_some_and(|it| !it.is_empty());
-        if mapped(users) || mapped(groups) {
+        if self.user.is_none() && has_mappings(linux) {
             return Err(JobError::invalid(
-                "linux has mappings of ids, but no user namespace of its own that they are for",
+                "linux has mappings of ids, but no user namespace that they are for",
             ));
         }
         Ok(None)
     }
 
-    /// Joins what is to be joined but the cgroup and the pid namespace, for this process and its
-    /// children; the time namespace only for its children.
+    /// Sees that a user namespace that was joined, which `process` is in by now, maps ids as the spec
+    /// says, if it does: by the spec's mappings the owners of files were chosen.
+    pub(super) fn check_joined_map(&self, linux: &Linux, process: i32) -> Result<(), JobError> {
+        let Some((_, path)) = self.user.as_ref().filter(|_| has_mappings(linux)) else {
+            return Ok(());
+        };
+        let (users, groups) = (linux.uid_mappings(), linux.gid_mappings());
+        let said = IdMap::new(users.as_ref(), groups.as_ref(), "linux")?;
+        let is = IdMap::of(process)?;
+        if said == is {
+            return Ok(());
+        }
+        Err(JobError::invalid(format!(
+            "linux.uidMappings and gidMappings say {said}, but the user namespace {path} has {is}: leave \
+             them out, or say what is so"
+        )))
+    }
+
+    /// Joins what is to be joined but the cgroup, the pid and the user namespace, for this process and
+    /// its children; the time namespace only for its children.
     pub(super) fn join(&self, linux: &Linux) -> Result<(), JobError> {
         self.join_those(|flag| flag != CloneFlags::CLONE_NEWCGROUP)?;
         if self.new_time {
@@ -104,12 +125,39 @@ impl Wanted {
             .doing(|| what(LinuxNamespaceType::Pid, Path::new(path)))
     }
 
+    /// Whether the user namespace is another's.
+    pub(super) fn joins_user_namespace(&self) -> bool {
+        self.user.is_some()
+    }
+
+    /// Joins the user namespace that is another's, as its root: what is made from now on belongs to
+    /// it.
+    pub(super) fn join_user_namespace(&self) -> Result<(), JobError> {
+        let Some((namespace, path)) = &self.user else {
+            return Ok(());
+        };
+        setns(namespace, CloneFlags::CLONE_NEWUSER)
+            .doing(|| what(LinuxNamespaceType::User, Path::new(path)))?;
+        become_root()
+    }
+
+    /// Makes the new namespaces, for a process that was cloned without them.
+    pub(super) fn make_new(&self) -> Result<(), JobError> {
+        unshare(self.new).doing(|| format!("make namespaces ({:?})", self.new))
+    }
+
     fn join_those(&self, which: impl Fn(CloneFlags) -> bool) -> Result<(), JobError> {
         for (kind, flag, namespace, path) in self.join.iter().filter(|it| which(it.1)) {
             setns(namespace, *flag).doing(|| what(*kind, Path::new(path)))?;
         }
         Ok(())
     }
+}
+
+fn has_mappings(linux: &Linux) -> bool {
+    [linux.uid_mappings(), linux.gid_mappings()]
+        .into_iter()
+        .any(|mappings| mappings.as_ref().is_some_and(|it| !it.is_empty()))
 }
 
 /// Only now: once a process is in it, the clocks of a time namespace are as they are.

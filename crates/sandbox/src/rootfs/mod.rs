@@ -1,19 +1,22 @@
 //! A container's root filesystem: what containerd asks to mount, and its undoing.
+mod id_mapped;
 pub(crate) mod options;
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::unistd::chdir;
 use serde::{Deserialize, Serialize};
 
 use self::options::Options;
 use crate::error::{Doing, JobError, Leftovers};
+use crate::mount_api;
 use crate::mountinfo::unescape;
 
 /// One mount of a root filesystem, as containerd names it.
@@ -78,30 +81,23 @@ fn mount_one(rootfs: &Path, request: &Mount) -> Result<(), JobError> {
         .map_err(|reason| JobError::invalid(format!("cannot {}: {reason}", what())))?;
     let target = open_in_root(rootfs, Path::new(&request.target), OFlag::O_PATH)
         .map_err(|errno| JobError::from_errno(errno, what()))?;
-    // The descriptor stands for the place that was resolved, whatever becomes of the path.
-    let target = format!("/proc/self/fd/{}", target.as_raw_fd());
-
-    let mut data = options.data.clone();
-    if options.is_longer_than_a_page() {
-        let directory;
-        (directory, data) = options.relative_lower_directories();
-        nix::unistd::chdir(&directory)
-            .doing(|| format!("enter {}, where the layers are", directory.display()))?;
+    match &options.id_map {
+        Some(map) if request.kind == "overlay" => {
+            let mapped = id_mapped::overlay(rootfs, &options, map)?;
+            mount_api::attach(mapped, target.as_fd()).doing(what)?;
+        }
+        _ => mount_by_name(request, &options, &target).map_err(|errno| match errno {
+            Errno::ENOENT => JobError::not_found(format!("cannot {}: {errno}", what())),
+            _ => JobError::from_errno(errno, what()),
+        })?,
     }
-    let data = Some(data.as_str()).filter(|data| !data.is_empty());
-    let no_path = None::<&str>;
-    let kind = Some(request.kind.as_str());
-    let source = Some(request.source.as_str());
-    mount(source, target.as_str(), kind, options.flags, data).map_err(|errno| match errno {
-        Errno::ENOENT => JobError::not_found(format!("cannot {}: {errno}", what())),
-        _ => JobError::from_errno(errno, what()),
-    })?;
 
     // A bind mount takes over the flags of its source; its own need a second call.
+    let no_path = None::<&str>;
     let restriction = options.flags & RESTRICTIONS;
-    let target = open_in_root(rootfs, Path::new(&request.target), OFlag::O_PATH)
+    let mounted = open_in_root(rootfs, Path::new(&request.target), OFlag::O_PATH)
         .map_err(|errno| JobError::from_errno(errno, what()))?;
-    let target = format!("/proc/self/fd/{}", target.as_raw_fd());
+    let target = format!("/proc/self/fd/{}", mounted.as_raw_fd());
     if options.flags.contains(MsFlags::MS_BIND) && !restriction.is_empty() {
         let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | restriction;
         mount(no_path, target.as_str(), no_path, flags, no_path)
@@ -111,7 +107,24 @@ fn mount_one(rootfs: &Path, request: &Mount) -> Result<(), JobError> {
         mount(no_path, target.as_str(), no_path, propagation, no_path)
             .map_err(|errno| JobError::from_errno(errno, what()))?;
     }
-    Ok(())
+    match &options.id_map {
+        Some(map) if request.kind != "overlay" => id_mapped::remap(&mounted, map),
+        _ => Ok(()),
+    }
+}
+
+fn mount_by_name(request: &Mount, options: &Options, target: &File) -> Result<(), Errno> {
+    // The descriptor stands for the place that was resolved, whatever becomes of the path.
+    let target = format!("/proc/self/fd/{}", target.as_raw_fd());
+    let mut data = options.data.clone();
+    if options.is_longer_than_a_page() {
+        let directory;
+        (directory, data) = options.relative_lower_directories();
+        chdir(&directory)?;
+    }
+    let data = Some(data.as_str()).filter(|data| !data.is_empty());
+    let (kind, source) = (Some(request.kind.as_str()), Some(request.source.as_str()));
+    mount(source, target.as_str(), kind, options.flags, data)
 }
 
 /// The flags that belong to a mount rather than to its filesystem.

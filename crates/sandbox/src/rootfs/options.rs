@@ -3,6 +3,7 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::mount::MsFlags;
 
+use crate::id_map::IdMap;
 use crate::mount_api::{self, Attributes};
 
 /// What mount(2) wants to know.
@@ -17,6 +18,8 @@ pub(crate) struct Options {
     pub(crate) recursive: Option<Attributes>,
     /// `tmpcopyup`: a tmpfs begins with what it covers.
     pub(crate) copies_up: bool,
+    /// containerd's `uidmap` and `gidmap`, for root filesystems.
+    pub(crate) id_map: Option<IdMap>,
     /// For the filesystem, joined by commas.
     pub(crate) data: String,
 }
@@ -32,6 +35,7 @@ impl Default for Options {
             propagation: None,
             recursive: None,
             copies_up: false,
+            id_map: None,
             data: String::new(),
         }
     }
@@ -42,6 +46,7 @@ impl Options {
     /// The option that cannot be honoured, and why.
     pub(crate) fn parse(options: &[String]) -> Result<Self, String> {
         let mut parsed = Self::default();
+        let (mut users, mut groups) = (None, None);
         for option in options {
             if let Some((flag, set)) = flag(option) {
                 parsed.flags.set(flag, set);
@@ -56,10 +61,10 @@ impl Options {
                 parsed.copies_up = true;
             } else if option == "loop" {
                 return Err("the option loop is not supported: mount an image file before".into());
-            } else if option.starts_with("uidmap=") || option.starts_with("gidmap=") {
-                return Err(format!(
-                    "the option {option} is not supported: no id-mapped mounts yet"
-                ));
+            } else if let Some(map) = option.strip_prefix("uidmap=") {
+                users = Some(map);
+            } else if let Some(map) = option.strip_prefix("gidmap=") {
+                groups = Some(map);
             } else if option == "idmap" || option == "ridmap" {
                 // Whoever knows the mappings looks for it himself.
             } else if !option.starts_with("X-containerd.") && !option.is_empty() {
@@ -69,6 +74,11 @@ impl Options {
                 parsed.data.push_str(option);
             }
         }
+        parsed.id_map = match (users, groups) {
+            (None, None) => None,
+            (Some(users), Some(groups)) => Some(IdMap::parse(users, groups)?),
+            _ => return Err("the options uidmap and gidmap go together: one is missing".into()),
+        };
         Ok(parsed)
     }
 
@@ -80,36 +90,41 @@ impl Options {
     /// The data of an overlay with its many lower directories named relative to one they share,
     /// which must then be the working directory; the data as it is when there is no such one.
     pub(super) fn relative_lower_directories(&self) -> (PathBuf, String) {
-        let unchanged = || (PathBuf::from("/"), self.data.clone());
-        let lower = self
-            .data
-            .split(',')
-            .find_map(|option| option.strip_prefix("lowerdir="));
-        let Some(lower) = lower else {
-            return unchanged();
+        let relative = |layers: &[&Path]| {
+            let shared = shared_parent(layers)?;
+            let relative = layers
+                .iter()
+                .map(|layer| layer.strip_prefix(&shared).ok().and_then(Path::to_str));
+            let relative = relative.collect::<Option<Vec<_>>>()?.join(":");
+            Some((shared, self.with_lower_directories(&relative)))
         };
-        let layers: Vec<&Path> = lower.split(':').map(Path::new).collect();
-        let Some(shared) = shared_parent(&layers) else {
-            return unchanged();
-        };
-        let relative: Option<Vec<&str>> = layers
-            .iter()
-            .map(|layer| layer.strip_prefix(&shared).ok().and_then(Path::to_str))
-            .collect();
-        let Some(relative) = relative else {
-            return unchanged();
-        };
-        let data: Vec<String> = self
-            .data
-            .split(',')
-            .map(|option| match option.strip_prefix("lowerdir=") {
-                Some(_) => format!("lowerdir={}", relative.join(":")),
-                None => option.to_owned(),
-            })
-            .collect();
-        (shared, data.join(","))
+        relative(&self.lower_directories())
+            .unwrap_or_else(|| (PathBuf::from("/"), self.data.clone()))
+    }
+
+    /// The lower directories of an overlay, the uppermost first.
+    pub(super) fn lower_directories(&self) -> Vec<&Path> {
+        let mut options = self.data.split(',');
+        let lower = options.find_map(|option| option.strip_prefix(LOWER));
+        let layers = lower.into_iter().flat_map(|lower| lower.split(':'));
+        layers.map(Path::new).collect()
+    }
+
+    /// The data of an overlay with other lower directories.
+    pub(super) fn with_lower_directories(&self, lower: &str) -> String {
+        let options = self.data.split(',').map(|option| {
+            if option.starts_with(LOWER) {
+                format!("{LOWER}{lower}")
+            } else {
+                option.to_owned()
+            }
+        });
+        options.collect::<Vec<_>>().join(",")
     }
 }
+
+/// The option of an overlay that names its lower directories.
+const LOWER: &str = "lowerdir=";
 
 /// The deepest directory that all of `layers`, absolute paths, lie strictly below.
 fn shared_parent(layers: &[&Path]) -> Option<PathBuf> {
@@ -325,11 +340,18 @@ mod tests {
     #[test]
     fn what_is_not_supported_is_said() {
         assert!(parse(&["loop"]).unwrap_err().contains("loop"));
-        assert!(
-            parse(&["uidmap=0:1:1"])
-                .unwrap_err()
-                .contains("uidmap=0:1:1")
+        assert!(parse(&["uidmap=0:1:1"]).unwrap_err().contains("gidmap"));
+    }
+
+    #[test]
+    fn mappings_of_ids_are_no_data() {
+        let options = parse(&["uidmap=0:100000:65536", "gidmap=0:7:1", "lowerdir=/a:/b"]).unwrap();
+        assert_eq!(
+            options.id_map,
+            Some(IdMap::parse("0:100000:65536", "0:7:1").unwrap())
         );
+        assert_eq!(options.lower_directories(), ["/a", "/b"].map(Path::new));
+        assert_eq!(options.with_lower_directories("0:1"), "lowerdir=0:1");
     }
 
     #[test]

@@ -184,7 +184,7 @@ impl Pod {
     /// The holder of the pid namespace that is pinned here.
     pub(super) fn holder(&self, scope: &Scope, pin: &Path) -> Holder {
         // With all of them /proc/HOLDER/ns/*, which CRI writes into specs, leads to the pod's.
-        let join = [Kind::Network, Kind::Ipc, Kind::Uts]
+        let join = [Kind::User, Kind::Network, Kind::Ipc, Kind::Uts]
             .into_iter()
             .filter_map(|kind| Some((kind.proc_name().to_owned(), self.shared(kind, scope)?)))
             .collect();

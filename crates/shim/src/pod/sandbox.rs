@@ -13,6 +13,7 @@ use husk_sandbox::rootfs::unmount_all;
 use husk_scope::record::{Namespace, Process};
 use husk_scope::{Kind, Scope, Scopes};
 use nix::libc::SIGKILL;
+use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder};
 use serde_json::{Value, json};
 
 use super::clean::remove_dir;
@@ -24,7 +25,7 @@ use crate::cleanup::in_pid_namespace;
 use crate::failure::Failure;
 use crate::sandbox_files::{self, SandboxFiles};
 use crate::sync::lock;
-use husk_request::cri::{Mode, SandboxConfig};
+use husk_request::cri::{Ids, Mode, SandboxConfig};
 
 /// Of the spec that StartSandbox answers with.
 const OCI_VERSION: &str = "1.2.0";
@@ -33,8 +34,9 @@ const OCI_VERSION: &str = "1.2.0";
 /// (contract 16).
 const NETWORK_SYSCTLS: [(&str, &str); 2] = [
     ("net.ipv4.ip_unprivileged_port_start", "0"),
-    ("net.ipv4.ping_group_range", "0 2147483647"),
+    (PING_GROUPS, "0 2147483647"),
 ];
+const PING_GROUPS: &str = "net.ipv4.ping_group_range";
 
 /// What containerd says of a sandbox that it wants made.
 pub(crate) struct NewSandbox {
@@ -81,6 +83,7 @@ async fn try_make(pod: &Arc<Pod>) -> Result<u32, Failure> {
         join: pod.network(),
         hostname: Some(new.config.hostname.clone()).filter(|name| !name.is_empty()),
         sysctls,
+        id_mappings: (mappings(&new.config.users), mappings(&new.config.groups)),
         ..Namespaces::default()
     };
     pod.make_for(&Scope::Pod, &kinds, job).await?;
@@ -88,13 +91,6 @@ async fn try_make(pod: &Arc<Pod>) -> Result<u32, Failure> {
 }
 
 fn check(config: &SandboxConfig) -> Result<(), Failure> {
-    if config.user == Mode::Pod {
-        return Err(Failure::unimplemented(
-            "a user namespace of the pod (hostUsers: false) is not supported with sandboxer = \
-             \"shim\"; set hostUsers: true, or use a runtime handler with sandboxer = \
-             \"podsandbox\"",
-        ));
-    }
     if config.network == Mode::Node && !config.hostname.is_empty() {
         // As runc does; the kubelet names no such pod.
         return Err(Failure::invalid(format!(
@@ -112,6 +108,7 @@ fn requested(new: &NewSandbox) -> Scopes {
     decide::sandbox_requested(
         config.network == Mode::Pod,
         config.ipc == Mode::Pod,
+        config.user == Mode::Pod,
         match config.pid {
             Mode::Pod => Scope::Pod,
             Mode::Node => Scope::Node,
@@ -152,13 +149,26 @@ fn sysctls(new: &NewSandbox) -> Result<BTreeMap<String, String>, Failure> {
     if config.network == Mode::Pod {
         for (name, value) in NETWORK_SYSCTLS {
             let path = Path::new("/proc/sys").join(name.replace('.', "/"));
-            // A kernel may be built without it.
-            if path.exists() {
+            // A kernel may be built without it, and a user namespace has no such groups: root pings
+            // there by CAP_NET_RAW.
+            if path.exists() && !(config.user == Mode::Pod && name == PING_GROUPS) {
                 sysctls.entry(name.to_owned()).or_insert(value.to_owned());
             }
         }
     }
     Ok(sysctls)
+}
+
+fn mappings(ids: &[Ids]) -> Vec<LinuxIdMapping> {
+    let mapping = |ids: &Ids| {
+        LinuxIdMappingBuilder::default()
+            .container_id(ids.inside)
+            .host_id(ids.on_the_node)
+            .size(ids.count)
+            .build()
+    };
+    // Nothing that has to be said is left out.
+    ids.iter().flat_map(mapping).collect()
 }
 
 fn describe(pod: &Pod, new: &NewSandbox) {

@@ -45,6 +45,11 @@ pub(super) fn add(
         let reason = "its options are longer than the page that mount(2) takes";
         return Err(JobError::invalid(refusal(request, reason)));
     }
+    if options.id_map.is_some() {
+        let reason =
+            "uidmap and gidmap are options of root filesystems: set uidMappings and gidMappings";
+        return Err(JobError::invalid(refusal(request, reason)));
+    }
     let kind = request.typ().as_deref();
     let is_filled = kind == Some("tmpfs") || is_dev(request) && kind != Some("cgroup");
     let is_closed_later = is_filled && options.flags.contains(MsFlags::MS_RDONLY);

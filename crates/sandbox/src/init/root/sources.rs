@@ -3,17 +3,15 @@
 //!
 //! They are attached nowhere until init has found their place.
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
-use nix::errno::Errno;
 use nix::mount::MsFlags;
-use nix::sys::stat::{fstat, major, minor};
 use oci_spec::runtime::{Linux, Mount, Spec};
 
 use super::mounts::{self, describe};
 use crate::bundle;
 use crate::error::{Doing, JobError};
-use crate::id_map::IdMap;
+use crate::id_map::{self, IdMap};
 use crate::mount_api::{self, Attributes, Depth};
 use crate::rootfs::options::Options;
 
@@ -87,45 +85,11 @@ fn prepare(request: &Mount, mapping: Option<&Mapping>) -> Result<OwnedFd, JobErr
     let tree = mounts::copy(&source, &options).doing(what)?;
     if let Some(mapping) = mapping {
         let namespace = mapping.map.namespace()?;
-        mount_api::set(
-            tree.as_fd(),
-            Attributes::id_mapped(&namespace),
-            mapping.depth,
-        )
-        .map_err(|errno| match errno {
-            Errno::EINVAL => JobError::invalid(format!(
-                "cannot id-map the mount {}: {}, or what is mounted there is id-mapped already",
-                describe(request),
-                filesystem_of(&source)
-            )),
-            errno => JobError::from_errno(errno, format!("id-map the mount {}", describe(request))),
-        })?;
+        let name = format!("the mount {}", describe(request));
+        id_map::apply(&namespace, &tree, &source, mapping.depth, &name)?;
     }
     // As init sees the node's mounts: what is mounted there later comes along, nothing goes back.
     let slave = Attributes::propagation(MsFlags::MS_SLAVE);
     mount_api::set(tree.as_fd(), slave, Depth::All).doing(what)?;
     Ok(tree)
-}
-
-/// For an error: which file system cannot be id-mapped.
-fn filesystem_of(source: &OwnedFd) -> String {
-    let unknown = || "its file system does not support it".to_owned();
-    let Ok(stat) = fstat(source) else {
-        return unknown();
-    };
-    let device = format!("{}:{}", major(stat.st_dev), minor(stat.st_dev));
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", source.as_raw_fd()));
-    let id = info.unwrap_or_default().lines().find_map(|line| {
-        let id = line.strip_prefix("mnt_id:")?;
-        Some(id.trim().to_owned())
-    });
-    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let kind = mountinfo.lines().find_map(|line| {
-        let is_it = id.as_deref() == line.split(' ').next();
-        let (_, kind) = line.split_once(" - ").filter(|_| is_it)?;
-        kind.split(' ').next().map(str::to_owned)
-    });
-    kind.map_or_else(unknown, |kind| {
-        format!("its file system, {kind} ({device}), does not support it")
-    })
 }
