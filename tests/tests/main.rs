@@ -59,6 +59,7 @@ mod exec;
 mod hooks;
 mod hostile_plugins;
 mod id_mapped_mounts;
+mod ids_of_containers;
 mod inspect;
 mod installed;
 mod io;

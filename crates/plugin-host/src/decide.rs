@@ -175,7 +175,7 @@ mod tests {
     fn what_a_pod_asks_for_stays_below_the_ceiling() {
         let toml = "[ceiling]\npid = 'pod'\ncgroup = 'pod'\nrequests = ['pid', 'cgroup']";
         let config = Config::parse("c", toml).unwrap();
-        let plan = |pid| sandbox_plan(&config, &sandbox_requested(true, true, pid), &[]);
+        let plan = |pid| sandbox_plan(&config, &sandbox_requested(true, true, false, pid), &[]);
         let refused = plan(Scope::Node).unwrap_err().to_string();
         assert!(refused.contains("above the ceiling"), "{refused}");
         assert!(plan(Scope::Pod).is_ok());

@@ -133,6 +133,7 @@ fn live(zygote: &Zygote, bundle: &Path, number: u32, execs: u32) {
             dir: dir.clone(),
             rootfs: rootfs.clone(),
             mounts: vec![mount],
+            maps_rootfs: false,
             stdio: Stdio::default(),
             driver: Driver::Cgroupfs,
             loopback: true,

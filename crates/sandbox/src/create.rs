@@ -6,6 +6,7 @@ use oci_spec::runtime::{Process, Spec};
 
 use crate::cgroup::{Cgroup, New};
 use crate::error::{JobError, Leftovers};
+use crate::id_map::IdMap;
 use crate::job::{Create, Done};
 use crate::process::{self, Pidfd};
 use crate::report::Report;
@@ -27,7 +28,8 @@ pub(crate) fn create(mut job: Create, report: &Report) -> Result<Done, JobError>
     let cgroup = Cgroup::make(job.driver, bundle::cgroups_path(&spec), &job.id, resources)?;
 
     report.step("mounting the root filesystem");
-    let made = rootfs::mount_all(&job.rootfs, &job.mounts)
+    let made = owners(&job, &spec)
+        .and_then(|owners| rootfs::mount_all(&job.rootfs, &job.mounts, owners.as_ref()))
         .and_then(|()| bundle::check_root(&spec))
         .and_then(|()| build(&mut job, &spec, process, workload, cgroup, report));
     made.map_err(|error| {
@@ -36,6 +38,23 @@ pub(crate) fn create(mut job: Create, report: &Report) -> Result<Done, JobError>
         let processes = process::children(process::my_pid()).unwrap_or_default();
         error.leaving(undo(&job, &processes))
     })
+}
+
+/// By which ids the owners of the root filesystem are seen, if not by the node's.
+fn owners(job: &Create, spec: &Spec) -> Result<Option<IdMap>, JobError> {
+    if !job.maps_rootfs {
+        return Ok(None);
+    }
+    if job.mounts.is_empty() {
+        return Err(JobError::invalid(
+            "the root filesystem is mounted already, so that its owners cannot be mapped to the ids of \
+             the container's user namespace: leave the user namespace as requested where the client \
+             mounts root filesystems, as Docker does",
+        ));
+    }
+    let linux = bundle::linux(spec)?;
+    let (users, groups) = (linux.uid_mappings(), linux.gid_mappings());
+    IdMap::new(users.as_ref(), groups.as_ref(), "linux").map(Some)
 }
 
 /// Undoes a create whose builder died, and left these processes.

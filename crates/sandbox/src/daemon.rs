@@ -55,15 +55,6 @@ pub fn give_back_memory() {
     let _ = unsafe { libc::malloc_trim(0) };
 }
 
-/// Gives back the memory that the heap no longer needs.
-pub fn trim_heap() {
-    // SAFETY: changes nothing that is in use, under the allocator's own lock.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::malloc_trim(0)
-    };
-}
-
 /// Fails unless this process has one thread.
 pub(crate) fn only_thread() -> io::Result<()> {
     let threads = std::fs::read_dir("/proc/self/task")?.count();

@@ -93,6 +93,17 @@ impl IdMap {
         Ok(Self::ordered(read("uid_map")?, read("gid_map")?))
     }
 
+    /// Root of the user namespace, on the node: user and group.
+    pub(crate) fn root(&self) -> Option<(u32, u32)> {
+        let of = |ranges: &[Range]| {
+            ranges
+                .iter()
+                .find(|range| range.0 == 0)
+                .map(|range| range.1)
+        };
+        Some((of(&self.users)?, of(&self.groups)?))
+    }
+
     /// Writes them for a process that is the first in its new user namespace. `setgroups` stays
     /// allowed there: who writes is privileged.
     pub(crate) fn write(&self, pid: i32) -> Result<(), JobError> {

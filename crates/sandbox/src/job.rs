@@ -58,6 +58,9 @@ pub struct Create {
     pub rootfs: PathBuf,
     /// What to mount there, in order; empty when it is mounted already.
     pub mounts: Vec<Mount>,
+    /// Show its owners by the ids of the container's user namespace, which `linux` maps: the files are
+    /// those of the node's users, and new ones will be.
+    pub maps_rootfs: bool,
     /// Ignored with `process.terminal`: then [`Done::console`] is the terminal's master.
     #[serde(skip)]
     pub stdio: Stdio,

@@ -12,7 +12,9 @@ use std::path::PathBuf;
 use crate::links::{Link, REACHES};
 use crate::plan::impossible;
 use crate::scope::SCOPE_WORDS;
-use crate::{Assignment, Ceiling, Kind, Offset, Offsets, Plan, PlanError, Scope, Scopes, Width};
+use crate::{
+    Assignment, Ceiling, Kind, Offset, Offsets, Plan, PlanError, Ranges, Scope, Scopes, Width,
+};
 pub use plugin::{Mode, OnError, Plugin};
 use plugin::{plugins, seccomp_profiles};
 pub use reader::{ConfigError, Problem};
@@ -25,10 +27,11 @@ pub const DEFAULT_PATH: &str = "/etc/husk/config.toml";
 pub const BY: &str = "configuration";
 
 /// The keys of the document.
-const KEYS: [&str; 6] = [
+const KEYS: [&str; 7] = [
     "scopes",
     "containers",
     "time",
+    "users",
     "ceiling",
     "plugin",
     "seccomp-profiles",
@@ -37,6 +40,8 @@ const KEYS: [&str; 6] = [
 const CONTAINER_KEYS: [&str; 2] = ["scopes", "links"];
 /// The keys of `[time]`.
 const CLOCKS: [&str; 2] = ["monotonic", "boottime"];
+/// The keys of `[users]`.
+const USERS: [&str; 3] = ["first", "count", "ranges"];
 /// The keys of `[ceiling]` that are not kinds.
 const REQUESTS: &str = "requests";
 const LINKS: &str = "links";
@@ -48,6 +53,8 @@ pub struct Config {
     pub ceiling: Ceiling,
     /// The clocks of the time namespaces that are assigned: CONTAINER, POD and GROUP.
     pub offsets: Offsets,
+    /// The ids of the user namespaces that are assigned.
+    pub users: Ranges,
     /// The plugins, in the order in which they are asked.
     pub plugins: Vec<Plugin>,
     /// The files of the seccomp profiles that plugins may name.
@@ -90,6 +97,9 @@ impl Config {
         }
         if let Some(value) = root.get("time") {
             config.offsets = config.time(value)?;
+        }
+        if let Some(value) = root.get("users") {
+            config.users = users(value)?;
         }
         if let Some(value) = root.get("plugin") {
             config.plugins = plugins(value)?;
@@ -145,14 +155,17 @@ impl Config {
     }
 
     /// The POD and GROUP namespaces that some container may be assigned. What the sandbox does not
-    /// have by request, the shim makes before the first container that is assigned it. User
-    /// namespaces are left out: only the requested one can be assigned.
+    /// have by request, the shim makes before the first container that is assigned it.
     #[must_use]
     pub fn sandbox_kinds(&self) -> Vec<(Kind, Scope)> {
         let mut shared = Vec::new();
         for (kind, scope) in self.assigned() {
             let entry = (kind, scope.clone());
-            let is_made = matches!(scope, Scope::Pod | Scope::Group(_)) && kind != Kind::User;
+            let is_made = match scope {
+                Scope::Pod => kind != Kind::User,
+                Scope::Group(_) => true,
+                _ => false,
+            };
             if is_made && !shared.contains(&entry) {
                 shared.push(entry);
             }
@@ -275,6 +288,33 @@ fn ceiling(value: Value<'_>) -> Result<Ceiling, ConfigError> {
         }
     }
     Ok(ceiling)
+}
+
+fn users(value: Value<'_>) -> Result<Ranges, ConfigError> {
+    let table = value.table("users".to_owned())?;
+    table.only(&USERS)?;
+    let mut ranges = Ranges::default();
+    for (key, number) in
+        USERS
+            .into_iter()
+            .zip([&mut ranges.first, &mut ranges.count, &mut ranges.ranges])
+    {
+        if let Some(value) = table.get(key) {
+            *number = value.number()?;
+        }
+    }
+    let end = u64::from(ranges.first) + u64::from(ranges.count) * u64::from(ranges.ranges);
+    // (uid_t) -1 is nobody's.
+    if end > u64::from(u32::MAX) {
+        return Err(value.senseless(format!(
+            "the last of these {} ranges of {} ids, from {} on, ends at {end}, but ids end at {}",
+            ranges.ranges,
+            ranges.count,
+            ranges.first,
+            u32::MAX
+        )));
+    }
+    Ok(ranges)
 }
 
 fn offset(value: Value<'_>) -> Result<Offset, ConfigError> {

@@ -4,11 +4,11 @@ mod sysctl;
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Linux, LinuxNamespace, Spec};
+use oci_spec::runtime::{Linux, LinuxIdMappingBuilder, LinuxNamespace, Spec};
 
 use crate::plan::{Plan, Planned, who};
 use crate::request::joined_path;
-use crate::{Kind, Scope};
+use crate::{Ids, Kind, Scope};
 
 /// Where the shared things are that a plan refers to. The shim makes them first.
 pub trait Paths {
@@ -19,6 +19,8 @@ pub trait Paths {
     fn is_node(&self, kind: Kind, path: &Path) -> bool;
     /// The /dev/shm that goes with an IPC namespace of this scope: POD, GROUP or TARGET.
     fn shm(&self, scope: &Scope) -> Option<PathBuf>;
+    /// The ids that were given to a user namespace of this scope, CONTAINER or GROUP.
+    fn ids(&self, scope: &Scope) -> Option<Ids>;
     /// The sandbox's host name, with which a UTS namespace of CONTAINER scope starts: containerd
     /// names it on the sandbox only.
     fn hostname(&self) -> Option<String>;
@@ -113,6 +115,14 @@ pub enum EditError {
         /// Who asked.
         by: String,
     },
+    /// A user namespace that nobody has given ids.
+    #[error("user: {} asked for {scope}, but no ids were given to it", who(.by))]
+    NoIds {
+        /// What was planned.
+        scope: Scope,
+        /// Who asked.
+        by: String,
+    },
     /// Id mappings without a user namespace.
     #[error(
         "user: {} asked for NODE, but the spec maps ids; drop linux.uidMappings and gidMappings",
@@ -131,11 +141,15 @@ pub(crate) fn edit(plan: &Plan, spec: &mut Spec, paths: &dyn Paths) -> Result<()
         edit_namespace(kind, planned, linux, paths)?;
     }
     edit_offsets(plan, linux)?;
+    let is_mapped = edit_ids(plan.get(Kind::User), linux, paths)?;
     sysctl::check(plan, linux)?;
     check_owned(plan, linux)?;
     edit_host_name(plan.get(Kind::Uts), spec, paths);
     mounts::edit_shm(plan.get(Kind::Ipc), spec, paths)?;
     mounts::edit_cgroup(plan.get(Kind::Cgroup), spec);
+    if is_mapped {
+        mounts::map_ids(spec);
+    }
     drop_false_no_new_privileges(spec);
     Ok(())
 }
@@ -199,6 +213,28 @@ fn path_to_join(
         });
     }
     Ok(path)
+}
+
+/// Gives an assigned user namespace its ids; whether it did.
+fn edit_ids(planned: &Planned, linux: &mut Linux, paths: &dyn Paths) -> Result<bool, EditError> {
+    if !planned.is_changed() {
+        return Ok(false);
+    }
+    let ids = paths.ids(&planned.scope).ok_or_else(|| EditError::NoIds {
+        scope: planned.scope.clone(),
+        by: planned.by.clone(),
+    })?;
+    let mapping = LinuxIdMappingBuilder::default()
+        .container_id(0u32)
+        .host_id(ids.first)
+        .size(ids.count)
+        .build();
+    // Nothing that has to be said is left out.
+    let mappings: Vec<_> = mapping.into_iter().collect();
+    linux
+        .set_uid_mappings(Some(mappings.clone()))
+        .set_gid_mappings(Some(mappings));
+    Ok(true)
 }
 
 /// Offsets can be written to a time namespace only before its first process (see

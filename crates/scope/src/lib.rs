@@ -33,24 +33,27 @@
 //! | pid | yes | yes | yes | yes | yes | |
 //! | ipc | yes | yes | yes | yes | yes | /dev/shm follows; NODE: its sysctls and `fs.mqueue.*` are refused |
 //! | uts | yes | yes | yes | yes | yes | CONTAINER: starts with the pod's host name; else host and domain name are dropped |
-//! | user | as requested | as requested | as requested | as requested | no | NODE: id mappings are refused |
+//! | user | yes | as requested | as requested | as requested | yes | CONTAINER, GROUP: a range of ids of its own; the root and what is bound is id-mapped; NODE: id mappings are refused |
 //! | mount | yes | no | no | no | no | |
 //! | cgroup | yes | yes | yes | yes | no | the cgroup filesystem is read-only |
 //! | time | yes | yes | yes | yes | yes | CONTAINER: the configured offsets; else offsets are refused |
 //!
 //! * **mount**: a container has its own root, and pivot_root(2) needs a mount namespace for it.
-//! * **user**: any other scope than the requested one needs id-mapped mounts, which are not there
-//!   yet.
+//! * **user**: CONTAINER and GROUP give containers ids that nobody else on the node has, see [`Ranges`].
+//!   The pod stays in the node's user namespace, and what of it such a container joins belongs to that:
+//!   it has no power over the pod's network, sees it by the node's sysfs, read-only, and cannot be in a
+//!   pid or cgroup namespace that is not its own. A pod that has a user namespace (hostUsers: false)
+//!   keeps it: its containers own their network only within it.
 //! * **cgroup**: such a namespace is nothing but the cgroup that looks like the root (see
 //!   cgroup_namespaces(7)). The containers of a group share no cgroup that the rest of the pod is
 //!   not below too, so GROUP would be POD by another name. TARGET shows a container the limits of
 //!   another, which is what a debugger wants.
 //! * **pid** GROUP: the first process of a pid namespace must outlive its containers, so a group
 //!   has a holder, as a POD-scoped pid namespace has.
-//! * A container with a **user namespace of its own or of its pod** (user is not NODE) may be
-//!   assigned nothing but CONTAINER for other kinds: a namespace that it joins must be owned by
-//!   its user namespace (setns(2) asks for CAP_SYS_ADMIN there), and so must one whose filesystem
-//!   it mounts: sysfs for network, mqueue for ipc, proc for pid (contract 17).
+//! * A container that **containerd** puts into a user namespace of its own or of its pod (user is not
+//!   NODE) may be assigned nothing but CONTAINER for other kinds: a namespace that it joins must be owned
+//!   by its user namespace (setns(2) asks for CAP_SYS_ADMIN there), and so must one whose filesystem it
+//!   mounts: sysfs for network, proc for pid (contract 17).
 //!
 //! # The order of widths
 //!
@@ -62,6 +65,7 @@
 mod ceiling;
 pub mod config;
 mod edit;
+mod ids;
 mod kind;
 pub mod links;
 mod offsets;
@@ -73,6 +77,7 @@ mod scope;
 
 pub use ceiling::Ceiling;
 pub use edit::{EditError, Paths};
+pub use ids::{Ids, Ranges};
 pub use kind::Kind;
 pub use offsets::{Offset, Offsets};
 pub use per_kind::PerKind;

@@ -136,6 +136,7 @@ impl Plan {
                 }
             }
         })?;
+        within_user_namespace(&kinds)?;
         Ok(Self {
             kinds,
             offsets: Offsets::default(),
@@ -280,6 +281,35 @@ fn request_possible(kind: Kind, asked: &Scope, ceiling: &Ceiling) -> Result<(), 
     within(exceeded, kind, asked, asked, REQUEST)
 }
 
+/// What a container with an assigned user namespace cannot enter from within it: a namespace that it
+/// does not own. Others it is in before.
+fn within_user_namespace(kinds: &PerKind<Planned>) -> Result<(), PlanError> {
+    let user = &kinds[Kind::User];
+    if !user.is_changed() {
+        return Ok(());
+    }
+    for kind in [Kind::Pid, Kind::Cgroup] {
+        let planned = &kinds[kind];
+        let is_owned = match &planned.scope {
+            Scope::Container => true,
+            Scope::Node => kind == Kind::Cgroup,
+            Scope::Group(_) => planned.scope == user.scope,
+            _ => false,
+        };
+        if !is_owned {
+            return Err(PlanError::Impossible {
+                kind,
+                requested: planned.requested.clone(),
+                scope: planned.scope.clone(),
+                by: planned.by.clone(),
+                reason: "the container is assigned a user namespace, from which it could not enter this \
+                         one; use CONTAINER for both, or the same GROUP",
+            });
+        }
+    }
+    Ok(())
+}
+
 fn within(
     exceeded: Option<Width>,
     kind: Kind,
@@ -314,9 +344,6 @@ pub(crate) fn impossible(kind: Kind, scope: &Scope) -> Option<&'static str> {
             "a cgroup namespace is the cgroup that looks like the root, and a group has none of \
              its own; use POD",
         ),
-        (Kind::User, Scope::Group(_)) => {
-            Some("a user namespace of a group is not supported; leave it as requested")
-        }
         _ => None,
     }
 }
@@ -324,9 +351,18 @@ pub(crate) fn impossible(kind: Kind, scope: &Scope) -> Option<&'static str> {
 /// Why this kind cannot get this scope, given that something else was requested.
 fn impossible_change(kind: Kind, scope: &Scope, requested: &Scopes) -> Option<&'static str> {
     match (kind, scope) {
+        (Kind::User, Scope::Container | Scope::Group(_))
+            if requested[Kind::User] == Scope::Node =>
+        {
+            None
+        }
+        (Kind::User, Scope::Container | Scope::Group(_)) => Some(
+            "the pod has a user namespace already, which owns what its containers share; leave it as \
+             requested",
+        ),
         (Kind::User, _) => Some(
-            "a user namespace other than the requested one is not supported yet; set it in the \
-             pod's specification (hostUsers)",
+            "who is in the pod's user namespace, or in the node's, is for the pod's specification to say \
+             (hostUsers); use CONTAINER or GROUP",
         ),
         (_, Scope::Container) => None,
         _ if requested[Kind::User] != Scope::Node => Some(

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::links::{Joined, Network};
-use crate::{Kind, Plan, Scope};
+use crate::{Ids, Kind, Plan, Scope};
 
 /// Where the records of all pods are: one directory per containerd namespace and sandbox.
 pub const STATE_DIR: &str = "/run/husk";
@@ -93,6 +93,9 @@ pub struct Namespace {
     /// The /dev/shm that belongs to an IPC namespace.
     #[serde(default)]
     pub shm: Option<PathBuf>,
+    /// The ids that were given to a user namespace, and are to be given back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids: Option<Ids>,
 }
 
 /// A process that carries links.
@@ -154,6 +157,9 @@ pub struct Container {
     pub cgroups_path: String,
     /// Whose namespaces it uses, and who decided.
     pub plan: Plan,
+    /// The ids that were given to its user namespace, and are to be given back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids: Option<Ids>,
     /// The exit status, once exited.
     #[serde(default)]
     pub exit: Option<Exit>,
@@ -212,6 +218,7 @@ mod tests {
             cgroups: BTreeMap::from([(String::new(), "/kubepods/c1".into())]),
             cgroups_path: "/kubepods/c1".to_owned(),
             plan: Plan::new(&requested, &[assigned], &Ceiling::default()).unwrap(),
+            ids: None,
             exit: None,
         };
         Pod {
@@ -224,6 +231,7 @@ mod tests {
                 pinned: true,
                 holder: None,
                 shm: Some("/run/husk/k8s.io/s1/shm".into()),
+                ids: None,
             }],
             containers: vec![container],
             ..Pod::default()

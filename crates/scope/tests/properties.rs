@@ -255,6 +255,7 @@ fn outside_the_table(spec: &Spec) -> Spec {
     spec.set_hostname(None).set_domainname(None);
     if let Some(linux) = spec.linux_mut() {
         linux.set_namespaces(None).set_time_offsets(None);
+        linux.set_uid_mappings(None).set_gid_mappings(None);
     }
     if let Some(process) = spec.process_mut() {
         process.set_no_new_privileges(None);
@@ -264,6 +265,8 @@ fn outside_the_table(spec: &Spec) -> Spec {
     for mount in mounts {
         if matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2")) {
             mount.set_options(None);
+        } else if let Some(options) = mount.options_mut() {
+            options.retain(|option| option != "idmap");
         }
     }
     spec

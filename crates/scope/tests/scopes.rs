@@ -3,7 +3,7 @@
 mod pod;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use husk_scope::{
     Assignment, Ceiling, EditError, Kind, Offset, Offsets, Plan, PlanError, RequestError, Scope,
@@ -230,20 +230,79 @@ fn a_container_without_a_mount_namespace_is_refused_whoever_asked() {
 }
 
 #[test]
-fn another_user_namespace_is_refused_for_now() {
+fn whose_the_pods_user_namespace_is_the_pod_says() {
     let requested = Scopes::all(&Scope::Container);
-    let error = Plan::new(
-        &requested,
-        &[assign(Kind::User, Scope::Pod)],
-        &Ceiling::default(),
-    );
-    assert_eq!(
-        error.unwrap_err().to_string(),
-        "user: policy p asked for POD where containerd asked for CONTAINER: a user namespace other than \
-         the requested one is not supported yet; set it in the pod's specification (hostUsers)"
-    );
+    let refusal = |scope| {
+        let assigned = [assign(Kind::User, scope)];
+        let error = Plan::new(&requested, &assigned, &Ceiling::default());
+        error.unwrap_err().to_string()
+    };
+    assert!(refusal(Scope::Pod).contains("hostUsers"));
+    assert!(refusal(group()).contains("has a user namespace already"));
     let same = [assign(Kind::User, Scope::Container)];
     assert!(Plan::new(&requested, &same, &Ceiling::default()).is_ok());
+}
+
+#[test]
+fn a_user_namespace_of_ones_own_has_ids_and_maps_what_is_bound() {
+    let mounts = vec![
+        mount("/data", "bind", "/srv", &["rbind", "rw"]),
+        mount("/dev/shm", "bind", POD_SHM, &["rbind", "rw"]),
+        mount("/proc", "proc", "proc", &[]),
+    ];
+    let mut spec = spec(&[(Kind::Pid, None), (Kind::Mount, None)], mounts);
+    for _ in 0..2 {
+        let requested = requested(&spec, &Pod::default()).unwrap();
+        let assigned = match requested[Kind::User] {
+            Scope::Node => vec![assign(Kind::User, Scope::Container)],
+            _ => Vec::new(),
+        };
+        let plan = Plan::new(&requested, &assigned, &Ceiling::default()).unwrap();
+        plan.edit(&mut spec, &Pod::default()).unwrap();
+    }
+    assert_eq!(path_of(&spec, Kind::User), Some(None));
+    let linux = spec.linux().as_ref().unwrap();
+    let mapping = linux.uid_mappings().as_ref().unwrap()[0];
+    assert_eq!(
+        (mapping.container_id(), mapping.host_id(), mapping.size()),
+        (0, 100_000, 65_536)
+    );
+    assert_eq!(linux.uid_mappings(), linux.gid_mappings());
+    let options = |at: &str| {
+        let mut mounts = spec.mounts().iter().flatten();
+        let mount = mounts.find(|mount| mount.destination() == Path::new(at));
+        mount
+            .unwrap()
+            .options()
+            .clone()
+            .unwrap_or_default()
+            .join(",")
+    };
+    assert_eq!(options("/data"), "rbind,rw,idmap");
+    assert_eq!(options("/dev/shm"), "rbind,rw");
+    assert_eq!(options("/proc"), "");
+}
+
+#[test]
+fn what_it_cannot_enter_from_a_user_namespace_is_refused() {
+    let with = |requested: Scope, user: Scope, pid: Option<Scope>| {
+        let mut scopes = all_its_own();
+        scopes[Kind::Pid] = requested;
+        let mut assigned = vec![assign(Kind::User, user)];
+        assigned.extend(pid.map(|pid| assign(Kind::Pid, pid)));
+        Plan::new(&scopes, &assigned, &Ceiling::default())
+    };
+    for pid in [Scope::Pod, Scope::Node, target()] {
+        let error = with(pid, Scope::Container, None).unwrap_err().to_string();
+        assert!(
+            error.contains("pid") && error.contains("user namespace"),
+            "{error}"
+        );
+    }
+    let own = Scope::Container;
+    assert!(with(own.clone(), Scope::Container, Some(group())).is_err());
+    assert!(with(own.clone(), group(), Some(group())).is_ok());
+    assert!(with(own.clone(), group(), None).is_ok());
 }
 
 #[test]

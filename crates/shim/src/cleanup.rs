@@ -16,11 +16,12 @@ use husk_sandbox::hooks;
 use husk_sandbox::job::Holder;
 use husk_sandbox::process::{Pidfd, start_time};
 use husk_sandbox::rootfs::unmount_all;
-use husk_scope::Kind;
 use husk_scope::record::{Container, Namespace, Pod, Process, Relay};
+use husk_scope::{Ids, Kind};
 use nix::libc::SIGKILL;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::ids;
 use crate::store::Store;
 
 /// How long killed processes may take to die.
@@ -65,6 +66,7 @@ impl Cleanup {
         }
         for container in &record.containers {
             self.remove_container(container);
+            self.give_back(record, container.ids);
             self.run_poststop(container);
         }
         for mount in record.mounts.iter().rev() {
@@ -72,6 +74,7 @@ impl Cleanup {
         }
         for namespace in &record.namespaces {
             self.unpin(namespace);
+            self.give_back(record, namespace.ids);
         }
         // What a job mounted or pinned just before it could be put on record is below this.
         self.unmount(store.dir());
@@ -98,6 +101,7 @@ impl Cleanup {
                 self.kill_container(container);
                 self.remove_container(container);
             }
+            self.give_back(record, container.ids);
             self.run_poststop(container);
             let removed = remove_dir(&container.dir);
             self.attempt(removed, || format!("remove {}", container.dir.display()));
@@ -175,6 +179,16 @@ impl Cleanup {
             self.attempt(cgroup.remove(), || {
                 format!("remove the cgroup of container {}", container.id)
             });
+        }
+    }
+
+    /// Gives back ids that nobody has any more.
+    fn give_back(&mut self, record: &Pod, ids: Option<Ids>) {
+        if let Some(ids) = ids {
+            let given = Store::new(&record.namespace, &record.id)
+                .map_err(io::Error::other)
+                .and_then(|store| ids::give_back(ids, store.dir()));
+            self.attempt(given, || format!("give back the ids from {} on", ids.first));
         }
     }
 

@@ -480,6 +480,7 @@ mod tests {
             cgroups: std::collections::BTreeMap::new(),
             cgroups_path: String::new(),
             plan: Plan::new(&Scopes::all(&Scope::Container), &[], &Ceiling::default()).unwrap(),
+            ids: None,
             exit: None,
         }
     }

@@ -16,6 +16,7 @@ mod delete;
 mod failure;
 mod group;
 mod handler;
+mod ids;
 mod info;
 mod io;
 mod logger;

@@ -176,6 +176,7 @@ fn container(node: &Node, id: &str, init: &Sleeper, cgroup: &CgroupDirs) -> reco
         cgroups: cgroup.paths.clone(),
         cgroups_path: format!("/{}/{id}", node.namespace),
         plan: Plan::new(&requested, &[], &Ceiling::default()).unwrap(),
+        ids: None,
         exit: None,
     }
 }
@@ -249,6 +250,7 @@ fn a_pod_s_delete_takes_everything_with_it() {
         pinned: true,
         holder,
         shm: None,
+        ids: None,
     };
     record.namespaces = vec![
         namespace(Kind::Uts, &uts, None),
@@ -325,6 +327,7 @@ fn a_holder_that_is_not_on_record_is_found_by_its_pin() {
         pinned: true,
         holder: None,
         shm: None,
+        ids: None,
     }];
     record.cgroup_parent = format!("/{}", node.namespace);
     let lives_in = husk_sandbox::job::Holder {

@@ -216,6 +216,7 @@ fn real_processes_are_told_apart_by_their_namespaces() {
             pinned: false,
             holder: None,
             shm: None,
+            ids: None,
         }],
         containers: vec![
             container(

@@ -60,7 +60,7 @@ pub(super) fn ask(
     };
     let chain = match sandbox(config, &facts, loaded, &mut report.sandbox) {
         Ok((chain, plan)) => {
-            let view = View::new(plan.scopes(), pod.hostname.clone());
+            let view = View::new(plan.scopes(), pod.hostname.clone(), config.users);
             report.sandbox.plan = Some(plan);
             Some((chain, view))
         }

@@ -2,7 +2,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use husk_scope::{Kind, Known, Paths, Plan, Scope, Scopes};
+use husk_scope::{Ids, Kind, Known, Paths, Plan, Ranges, Scope, Scopes};
 use oci_spec::runtime::Spec;
 
 /// Stands for every namespace of the node.
@@ -15,6 +15,7 @@ const MADE: &str = "/run/husk/planned";
 pub(super) struct View {
     sandbox: Scopes,
     hostname: String,
+    users: Ranges,
     made: BTreeMap<String, Made>,
 }
 
@@ -24,10 +25,11 @@ struct Made {
 }
 
 impl View {
-    pub(super) fn new(sandbox: Scopes, hostname: String) -> Self {
+    pub(super) fn new(sandbox: Scopes, hostname: String, users: Ranges) -> Self {
         Self {
             sandbox,
             hostname,
+            users,
             made: BTreeMap::new(),
         }
     }
@@ -94,6 +96,11 @@ impl Paths for View {
             Scope::Target(name) => self.made.get(name)?.shm.clone(),
             _ => Some(Path::new(MADE).join("shm")),
         }
+    }
+
+    fn ids(&self, _: &Scope) -> Option<Ids> {
+        // Which are free, only the shim that takes them knows.
+        self.users.iter().next()
     }
 
     fn hostname(&self) -> Option<String> {

@@ -115,7 +115,7 @@ pub(crate) fn make(
         }
     };
     report.step("opening what is to be mounted");
-    let sources = root::Sources::prepare(spec, linux)?;
+    let mut sources = root::Sources::prepare(spec, linux)?;
     if in_user_namespace {
         limits::raise(&program.process)?;
         chdir(&job.rootfs).doing(|| format!("enter {}", job.rootfs.display()))?;
@@ -123,6 +123,7 @@ pub(crate) fn make(
 
     report.step("joining namespaces");
     wanted.join(linux)?;
+    sources.prepare_queues(spec, linux)?;
     limits::set_oom_score(&program.process)?;
     // What is on its way into the container is the shim's program, with the shim's memory.
     prctl::set_dumpable(false).doing(|| "become undumpable")?;

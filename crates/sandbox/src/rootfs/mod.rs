@@ -14,8 +14,10 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::chdir;
 use serde::{Deserialize, Serialize};
 
+use self::id_mapped::Layers;
 use self::options::Options;
 use crate::error::{Doing, JobError, Leftovers};
+use crate::id_map::IdMap;
 use crate::mount_api;
 use crate::mountinfo::unescape;
 
@@ -34,10 +36,15 @@ pub struct Mount {
     pub options: Vec<String>,
 }
 
-/// Mounts all of `mounts` at and below `rootfs`, in order, or none of them.
+/// Mounts all of `mounts` at and below `rootfs`, in order, or none of them; with `owners`, so that their
+/// files, also new ones, belong to the node's users, and are seen by these ids.
 ///
 /// It may change the working directory of the process.
-pub(crate) fn mount_all(rootfs: &Path, mounts: &[Mount]) -> Result<(), JobError> {
+pub(crate) fn mount_all(
+    rootfs: &Path,
+    mounts: &[Mount],
+    owners: Option<&IdMap>,
+) -> Result<(), JobError> {
     if mounts.is_empty() {
         return match fs::metadata(rootfs) {
             Ok(metadata) if metadata.is_dir() => Ok(()),
@@ -57,7 +64,9 @@ pub(crate) fn mount_all(rootfs: &Path, mounts: &[Mount]) -> Result<(), JobError>
         .mode(0o711)
         .create(rootfs)
         .doing(|| format!("make the directory {}", rootfs.display()))?;
-    let mounted = mounts.iter().try_for_each(|mount| mount_one(rootfs, mount));
+    let mounted = mounts
+        .iter()
+        .try_for_each(|mount| mount_one(rootfs, mount, owners));
     mounted.map_err(|error| {
         let mut left = Leftovers::default();
         left.note(unmount_all(rootfs), || {
@@ -67,7 +76,7 @@ pub(crate) fn mount_all(rootfs: &Path, mounts: &[Mount]) -> Result<(), JobError>
     })
 }
 
-fn mount_one(rootfs: &Path, request: &Mount) -> Result<(), JobError> {
+fn mount_one(rootfs: &Path, request: &Mount, owners: Option<&IdMap>) -> Result<(), JobError> {
     let what = || {
         format!(
             "mount {} {} at {}{}",
@@ -81,9 +90,14 @@ fn mount_one(rootfs: &Path, request: &Mount) -> Result<(), JobError> {
         .map_err(|reason| JobError::invalid(format!("cannot {}: {reason}", what())))?;
     let target = open_in_root(rootfs, Path::new(&request.target), OFlag::O_PATH)
         .map_err(|errno| JobError::from_errno(errno, what()))?;
-    match &options.id_map {
+    let map = options.id_map.as_ref().or(owners);
+    match map {
         Some(map) if request.kind == "overlay" => {
-            let mapped = id_mapped::overlay(rootfs, &options, map)?;
+            let layers = match owners {
+                Some(_) => Layers::All,
+                None => Layers::Lower,
+            };
+            let mapped = id_mapped::overlay(rootfs, &options, map, layers)?;
             mount_api::attach(mapped, target.as_fd()).doing(what)?;
         }
         _ => mount_by_name(request, &options, &target).map_err(|errno| match errno {
@@ -107,7 +121,7 @@ fn mount_one(rootfs: &Path, request: &Mount) -> Result<(), JobError> {
         mount(no_path, target.as_str(), no_path, propagation, no_path)
             .map_err(|errno| JobError::from_errno(errno, what()))?;
     }
-    match &options.id_map {
+    match map {
         Some(map) if request.kind != "overlay" => id_mapped::remap(&mounted, map),
         _ => Ok(()),
     }
@@ -264,7 +278,7 @@ mod tests {
             bind(&source, "", &["rbind", "ro"]),
             bind(&inner, "/below", &["bind"]),
         ];
-        mount_all(&rootfs, &mounts).unwrap();
+        mount_all(&rootfs, &mounts, None).unwrap();
         assert!(is_mounted(&rootfs) && is_mounted(&rootfs.join("below")));
         assert!(fs::write(rootfs.join("file"), "").is_err(), "read-only");
         fs::write(rootfs.join("below/file"), "").unwrap();
@@ -279,8 +293,8 @@ mod tests {
         let (source, rootfs) = (dir.path().join("source"), dir.path().join("rootfs"));
         fs::create_dir_all(source.join("below")).unwrap();
         let twice = [bind(&source, "", &["bind"]), bind(&source, "", &["bind"])];
-        mount_all(&rootfs, &twice).unwrap();
-        mount_all(&rootfs, &[bind(&source, "/below", &["bind"])]).unwrap();
+        mount_all(&rootfs, &twice, None).unwrap();
+        mount_all(&rootfs, &[bind(&source, "/below", &["bind"])], None).unwrap();
         // One that is in use is detached.
         let _used = File::open(rootfs.join("below")).unwrap();
         unmount_all(&rootfs).unwrap();
@@ -299,7 +313,7 @@ mod tests {
             fs::create_dir_all(made).unwrap();
         }
         std::os::unix::fs::symlink("../outside", rootfs.join("link")).unwrap();
-        mount_all(&rootfs, &[bind(&source, "/link", &["bind"])]).unwrap();
+        mount_all(&rootfs, &[bind(&source, "/link", &["bind"])], None).unwrap();
         assert!(!is_mounted(&outside));
         assert!(is_mounted(&rootfs.join("outside")));
         unmount_all(&rootfs).unwrap();
@@ -313,7 +327,7 @@ mod tests {
             bind(dir.path(), "", &["bind"]),
             bind(Path::new("/nowhere"), "", &["bind"]),
         ];
-        let error = mount_all(&rootfs, &mounts).unwrap_err();
+        let error = mount_all(&rootfs, &mounts, None).unwrap_err();
         assert_eq!(error.kind, crate::error::JobErrorKind::NotFound, "{error}");
         assert!(error.message.contains("/nowhere"), "{error}");
         assert!(!is_mounted(&rootfs));

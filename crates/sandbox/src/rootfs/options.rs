@@ -96,7 +96,7 @@ impl Options {
                 .iter()
                 .map(|layer| layer.strip_prefix(&shared).ok().and_then(Path::to_str));
             let relative = relative.collect::<Option<Vec<_>>>()?.join(":");
-            Some((shared, self.with_lower_directories(&relative)))
+            Some((shared, self.with(&[(LOWER, relative)])))
         };
         relative(&self.lower_directories())
             .unwrap_or_else(|| (PathBuf::from("/"), self.data.clone()))
@@ -104,30 +104,44 @@ impl Options {
 
     /// The lower directories of an overlay, the uppermost first.
     pub(super) fn lower_directories(&self) -> Vec<&Path> {
-        let mut options = self.data.split(',');
-        let lower = options.find_map(|option| option.strip_prefix(LOWER));
-        let layers = lower.into_iter().flat_map(|lower| lower.split(':'));
-        layers.map(Path::new).collect()
+        let lower = self.value(LOWER).into_iter();
+        lower
+            .flat_map(|lower| lower.split(':'))
+            .map(Path::new)
+            .collect()
     }
 
-    /// The data of an overlay with other lower directories.
-    pub(super) fn with_lower_directories(&self, lower: &str) -> String {
-        let options = self.data.split(',').map(|option| {
-            if option.starts_with(LOWER) {
-                format!("{LOWER}{lower}")
-            } else {
-                option.to_owned()
+    /// The directory that an overlay writes to and the one that it works in, if it is to be written.
+    pub(super) fn upper_directories(&self) -> Option<[&Path; 2]> {
+        Some([UPPER, WORK].map(|name| self.value(name).map(Path::new)))
+            .and_then(|[upper, work]| Some([upper?, work?]))
+    }
+
+    fn value(&self, name: &str) -> Option<&str> {
+        let mut options = self.data.split(',');
+        options.find_map(|option| option.strip_prefix(name)?.strip_prefix('='))
+    }
+
+    /// The data with other values for some options.
+    pub(super) fn with(&self, values: &[(&str, String)]) -> String {
+        let changed = self.data.split(',').map(|option| {
+            let name = option.split_once('=').map_or(option, |(name, _)| name);
+            match values.iter().find(|(changed, _)| *changed == name) {
+                Some((name, value)) => format!("{name}={value}"),
+                None => option.to_owned(),
             }
         });
-        options.collect::<Vec<_>>().join(",")
+        changed.collect::<Vec<_>>().join(",")
     }
 }
 
-/// The option of an overlay that names its lower directories.
-const LOWER: &str = "lowerdir=";
+/// The options of an overlay that name directories.
+pub(super) const LOWER: &str = "lowerdir";
+pub(super) const UPPER: &str = "upperdir";
+pub(super) const WORK: &str = "workdir";
 
 /// The deepest directory that all of `layers`, absolute paths, lie strictly below.
-fn shared_parent(layers: &[&Path]) -> Option<PathBuf> {
+pub(super) fn shared_parent(layers: &[&Path]) -> Option<PathBuf> {
     let (first, others) = layers.split_first()?;
     let shared = first.parent()?.ancestors().find(|ancestor| {
         others
@@ -351,7 +365,8 @@ mod tests {
             Some(IdMap::parse("0:100000:65536", "0:7:1").unwrap())
         );
         assert_eq!(options.lower_directories(), ["/a", "/b"].map(Path::new));
-        assert_eq!(options.with_lower_directories("0:1"), "lowerdir=0:1");
+        assert_eq!(options.upper_directories(), None);
+        assert_eq!(options.with(&[(LOWER, "0:1".to_owned())]), "lowerdir=0:1");
     }
 
     #[test]

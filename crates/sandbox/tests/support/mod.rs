@@ -218,6 +218,7 @@ impl Lab {
             dir,
             rootfs,
             mounts,
+            maps_rootfs: false,
             stdio,
             driver,
             loopback: false,

@@ -211,6 +211,20 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// The number above 0 that it must be.
+    pub(super) fn number(self) -> Result<u32, ConfigError> {
+        let DeValue::Integer(integer) = self.value.get_ref() else {
+            return Err(self.wrong_type("a number above 0"));
+        };
+        match u32::from_str_radix(integer.as_str(), integer.radix()) {
+            Ok(number) if number > 0 => Ok(number),
+            _ => Err(self.senseless(format!(
+                "`{integer}` is not a number from 1 to {}",
+                u32::MAX
+            ))),
+        }
+    }
+
     /// The value as JSON; what JSON has no word for (a date, a number that is not finite) is refused.
     pub(super) fn json(self) -> Result<serde_json::Value, ConfigError> {
         let refused = || self.wrong_type("something that JSON can express");

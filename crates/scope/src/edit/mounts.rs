@@ -9,6 +9,29 @@ use crate::plan::Planned;
 
 const SHM: &str = "/dev/shm";
 
+/// Has a bind mount show owners by the ids of the container's user namespace.
+const MAPPED: &str = "idmap";
+
+/// Maps the ids of all that is bound: its owners are the node's, as those of the image are. /dev/shm is
+/// for all, whoever they are, and shared with containers that have other ids.
+pub(super) fn map_ids(spec: &mut Spec) {
+    for mount in spec.mounts_mut().iter_mut().flatten() {
+        let mut options = mount.options().clone().unwrap_or_default();
+        let is_bind = mount.typ().as_deref() == Some("bind")
+            || options
+                .iter()
+                .any(|option| option == "bind" || option == "rbind");
+        let has_own = mount.uid_mappings().is_some()
+            || options
+                .iter()
+                .any(|option| option == MAPPED || option == "ridmap");
+        if is_bind && !has_own && !is_shm(mount) {
+            options.push(MAPPED.to_owned());
+            mount.set_options(Some(options));
+        }
+    }
+}
+
 /// Makes the /dev/shm mount follow the IPC scope: POSIX shared memory lives there, not in the IPC
 /// namespace (see shm_overview(7)), and programs expect the two to be shared together. A volume
 /// that the pod's author mounted there stays.

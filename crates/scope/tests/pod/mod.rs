@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 use std::path::{Path, PathBuf};
 
-use husk_scope::{Assignment, Kind, Known, Paths, Scope};
+use husk_scope::{Assignment, Ids, Kind, Known, Paths, Scope};
 use oci_spec::runtime::{LinuxNamespace, Mount, Spec};
 
 pub(crate) const SANDBOX: &str = "/proc/self/ns/mnt";
@@ -74,6 +74,13 @@ impl Paths for Pod {
             Scope::Group(name) if name == "group" => Some("/run/husk/group-shm".into()),
             _ => None,
         }
+    }
+
+    fn ids(&self, _: &Scope) -> Option<Ids> {
+        Some(Ids {
+            first: 100_000,
+            count: 65_536,
+        })
     }
 
     fn hostname(&self) -> Option<String> {

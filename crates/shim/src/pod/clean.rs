@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use husk_sandbox::job::Job;
 use husk_sandbox::rootfs::unmount_all;
+use husk_scope::Ids;
 use log::warn;
 
 use super::Pod;
@@ -58,8 +59,16 @@ async fn container(pod: &Pod, container: &Container) -> Result<(), Failure> {
     if let Ok(cgroup) = container.cgroup() {
         blocking(move || cgroup.remove()).await?;
     }
+    pod.give_back_ids(recorded_ids(pod, &container.id));
     run_poststop(pod, container).await;
     remove_dir(&container.dir).map_err(failed(format!("remove {}", container.dir.display())))
+}
+
+/// Of a create that failed early, nothing else knows.
+fn recorded_ids(pod: &Pod, id: &str) -> Option<Ids> {
+    let record = lock(&pod.record);
+    let mut containers = record.containers.iter();
+    containers.find(|found| found.id == id)?.ids
 }
 
 /// Runs the hooks that come when nothing is left of a container. Their failures hold nothing up.

@@ -11,8 +11,8 @@ use husk_sandbox::hooks::Hooks;
 use husk_sandbox::job::Inherited;
 use husk_sandbox::process::Pidfd;
 use husk_sandbox::rootfs::Mount;
-use husk_scope::Plan;
 use husk_scope::links::Link;
+use husk_scope::{Ids, Plan};
 use oci_spec::runtime::Process as OciProcess;
 
 use super::withheld::Withheld;
@@ -48,6 +48,8 @@ pub(crate) struct Known {
     /// The name in the pod.
     pub(crate) name: String,
     pub(crate) plan: Plan,
+    /// The ids of its own user namespace, if it was assigned one.
+    pub(crate) ids: Option<Ids>,
     /// The ports that lead out of its network, or into it.
     pub(crate) links: Vec<Link>,
     /// The root filesystem.

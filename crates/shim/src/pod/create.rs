@@ -61,7 +61,7 @@ async fn try_make(pod: &Arc<Pod>, container: &Arc<Container>) -> Result<Made, Fa
         }
         (plan, links)
     };
-    let known = known(pod, container, &bundle, plan, links);
+    let known = known(pod, container, &bundle, plan, links)?;
     record(pod, container, &bundle, &known);
     if bundle.is_sandbox() {
         pod.make_early().await?;
@@ -90,6 +90,7 @@ async fn try_make(pod: &Arc<Pod>, container: &Arc<Container>) -> Result<Made, Fa
         dir: container.dir.clone(),
         rootfs: known.rootfs.clone(),
         mounts: container.mounts.clone(),
+        maps_rootfs: known.plan.get(Kind::User).is_changed(),
         stdio,
         driver: known.driver,
         loopback,
@@ -112,6 +113,7 @@ fn asked(pod: &Pod, container: &Container, bundle: &Bundle) -> Result<Scopes, Fa
     let view = View {
         pod,
         is_first: bundle.is_sandbox() || container.id == pod.id,
+        ids: None,
     };
     requested(&bundle.spec, &view).map_err(|error| match error {
         RequestError::Unknown { .. } => Failure::not_found(explained(container, &error)),
@@ -239,12 +241,21 @@ fn assigned_by_annotation(bundle: &Bundle, requested: &Scopes) -> Vec<Assignment
         .collect()
 }
 
-fn known(pod: &Pod, container: &Container, bundle: &Bundle, plan: Plan, links: Vec<Link>) -> Known {
+fn known(
+    pod: &Pod,
+    container: &Container,
+    bundle: &Bundle,
+    plan: Plan,
+    links: Vec<Link>,
+) -> Result<Known, Failure> {
     let cgroups_path = bundle.cgroups_path();
     let driver = pod.driver(&cgroups_path);
-    Known {
+    let user = plan.get(Kind::User);
+    let has_own_users = user.is_changed() && user.scope == Scope::Container;
+    Ok(Known {
         name: bundle.name(&container.id),
         links,
+        ids: has_own_users.then(|| pod.take_ids()).transpose()?,
         plan,
         rootfs: bundle.rootfs(!container.mounts.is_empty()),
         named_cgroup: Cgroup::named(driver, Some(&cgroups_path), &container.id).ok(),
@@ -254,7 +265,7 @@ fn known(pod: &Pod, container: &Container, bundle: &Bundle, plan: Plan, links: V
         shm: None,
         poststart: None,
         poststop: None,
-    }
+    })
 }
 
 /// Puts the container on record, before anything of it exists.
@@ -289,6 +300,7 @@ fn record(pod: &Pod, container: &Container, bundle: &Bundle, known: &Known) {
                 .unwrap_or_default(),
             cgroups_path: known.cgroups_path.clone(),
             plan: known.plan.clone(),
+            ids: known.ids,
             exit: None,
         });
     });
@@ -304,6 +316,7 @@ fn edit(
     let view = View {
         pod,
         is_first: false,
+        ids: known.ids,
     };
     let spec = Arc::make_mut(&mut bundle.spec);
     known.plan.edit(spec, &view).map_err(|error| match error {

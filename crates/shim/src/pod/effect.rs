@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use husk_plugin_host::subject::Question;
 use husk_sandbox::cgroup::Cgroup;
-use husk_sandbox::daemon::trim_heap;
+use husk_sandbox::daemon::give_back_memory;
 use log::{info, warn};
 use nix::errno::Errno;
 
@@ -188,9 +188,12 @@ impl Pod {
             let result = sandbox::undo(&pod).await;
             pod.tell_plugins_of_sandbox(Question::SandboxStopped).await;
             if result.is_ok() {
-                // Nothing is made in a stopped sandbox, which may be kept for hours.
-                pod.jobs.close().await;
-                trim_heap();
+                // Nothing is made in a stopped sandbox, which may be kept for hours; but hooks run when
+                // its containers are deleted.
+                if !pod.has_poststop_hooks() {
+                    pod.jobs.close().await;
+                }
+                give_back_memory();
             }
             pod.tell(Event::SandboxUndone(result, now_ms()));
         });
@@ -220,6 +223,16 @@ impl Pod {
             }
             pod.shutdown.request();
         });
+    }
+}
+
+impl Pod {
+    fn has_poststop_hooks(&self) -> bool {
+        let containers = lock(&self.containers);
+        let mut known = containers
+            .values()
+            .filter_map(|container| container.known.get());
+        known.any(|known| known.poststop.is_some())
     }
 }
 

@@ -5,15 +5,17 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use husk_request::cri;
 use husk_sandbox::job::{Holder, Job, Namespaces};
 use husk_sandbox::process::start_time;
 use husk_scope::record::{Namespace, Process};
-use husk_scope::{Kind, Plan, Scope};
+use husk_scope::{Ids, Kind, Plan, Scope};
 
+use super::sandbox::mappings;
 use super::{Pod, spec, watch};
 use crate::failure::Failure;
-use crate::sandbox_files;
 use crate::sync::lock;
+use crate::{ids, sandbox_files};
 
 /// What the sandbox is made of, beside the namespaces on record.
 #[derive(Clone, Debug, Default)]
@@ -91,6 +93,10 @@ impl Pod {
         let mut made = Vec::new();
         for kind in kinds {
             let path = pins.join(format!("{}{}", kind.proc_name(), suffix(scope)));
+            let ids = match (kind, scope) {
+                (Kind::User, Scope::Group(_)) => Some(self.take_ids()?),
+                _ => None,
+            };
             let shm = match kind {
                 Kind::Ipc => Some(self.make_shm(scope)?),
                 _ => None,
@@ -102,6 +108,7 @@ impl Pod {
                 pinned: true,
                 holder: None,
                 shm,
+                ids,
             });
         }
         // On record first: what is made after a crash of this shim must be found.
@@ -130,6 +137,14 @@ impl Pod {
                 )
             })
             .collect();
+        if let Some(ids) = of_kind(Kind::User).and_then(|user| user.ids) {
+            let ids = mappings(&[cri::Ids {
+                inside: 0,
+                on_the_node: ids.first,
+                count: ids.count,
+            }]);
+            job.id_mappings = (ids.clone(), ids);
+        }
         if of_kind(Kind::Cgroup).is_some() {
             let (cgroup, driver) = self.pod_cgroup();
             job.cgroup = Some(cgroup).filter(|path| !path.is_empty());
@@ -194,6 +209,22 @@ impl Pod {
             join,
             cgroup: Some(cgroup).filter(|path| !path.is_empty()),
             driver,
+        }
+    }
+
+    /// A range of ids that is this pod's until it is given back.
+    pub(super) fn take_ids(&self) -> Result<Ids, Failure> {
+        ids::take(self.config()?.users, self.store.dir()).map_err(|error| {
+            Failure::internal(format!("cannot give a user namespace its ids: {error}"))
+        })
+    }
+
+    /// Gives back a range of ids that nobody has any more.
+    pub(super) fn give_back_ids(&self, ids: Option<Ids>) {
+        if let Some(ids) = ids
+            && let Err(error) = ids::give_back(ids, self.store.dir())
+        {
+            log::warn!("the ids from {} on stay taken: {error}", ids.first);
         }
     }
 

@@ -159,7 +159,8 @@ fn sysctls(new: &NewSandbox) -> Result<BTreeMap<String, String>, Failure> {
     Ok(sysctls)
 }
 
-fn mappings(ids: &[Ids]) -> Vec<LinuxIdMapping> {
+/// As a spec has them.
+pub(super) fn mappings(ids: &[Ids]) -> Vec<LinuxIdMapping> {
     let mapping = |ids: &Ids| {
         LinuxIdMappingBuilder::default()
             .container_id(ids.inside)
@@ -200,6 +201,7 @@ fn join_network(pod: &Pod, new: &NewSandbox) {
             pinned: false,
             holder: None,
             shm: None,
+            ids: None,
         });
     });
 }
@@ -282,6 +284,7 @@ impl Pod {
                 log::warn!("cannot unpin {}: {error}", namespace.path.display());
                 continue;
             }
+            self.give_back_ids(namespace.ids);
             let is =
                 |found: &Namespace| found.kind == namespace.kind && found.scope == namespace.scope;
             self.record(|record| record.namespaces.retain(|found| !is(found)));

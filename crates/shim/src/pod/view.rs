@@ -3,7 +3,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use husk_scope::{Kind, Known, Paths, Scope};
+use husk_scope::record::Namespace;
+use husk_scope::{Ids, Kind, Known, Paths, Scope};
 
 use super::Pod;
 use super::container::Container;
@@ -15,6 +16,8 @@ pub(super) struct View<'a> {
     /// The container is the pod's first and so, where it joins a namespace of nobody in the pod,
     /// what it joins is the sandbox's: the pause container, and a pod of one.
     pub(super) is_first: bool,
+    /// Those of a user namespace of the container's own.
+    pub(super) ids: Option<Ids>,
 }
 
 /// A namespace by device and inode.
@@ -93,6 +96,16 @@ impl Paths for View<'_> {
             Scope::Target(name) => self.pod.named(name)?.known.get()?.shm.clone(),
             scope => self.pod.shared_shm(scope),
         }
+    }
+
+    fn ids(&self, scope: &Scope) -> Option<Ids> {
+        if *scope == Scope::Container {
+            return self.ids;
+        }
+        let record = lock(&self.pod.record);
+        let mut namespaces = record.namespaces.iter();
+        let is = |found: &&Namespace| found.kind == Kind::User && found.scope == *scope;
+        namespaces.find(is)?.ids
     }
 
     fn hostname(&self) -> Option<String> {

@@ -76,13 +76,13 @@ pub(super) fn make_and_enter(
 ) -> Result<(), JobError> {
     let what = || format!("mount the root filesystem {}", rootfs.display());
     let propagation = Propagation::of(linux)?;
-    propagation.leave_the_node(rootfs)?;
     // In a user namespace, where the builder was when it cloned this process: which need not be
     // somewhere that its root may go.
     let rootfs_from_here = match bundle::has_user_namespace(linux) {
         true => Path::new("."),
         false => rootfs,
     };
+    propagation.leave_the_node(rootfs_from_here, rootfs)?;
     let root = Root::open(rootfs_from_here)
         .and_then(|root| root.mounted_on_itself())
         .doing(what)?;
@@ -219,7 +219,7 @@ impl Propagation {
 
     /// Sets that of the node's mounts, as this mount namespace has them, and so that of what is
     /// bound from them.
-    fn leave_the_node(self, rootfs: &Path) -> Result<(), JobError> {
+    fn leave_the_node(self, rootfs_from_here: &Path, rootfs: &Path) -> Result<(), JobError> {
         let flag = match self.kind {
             Kind::Private => MsFlags::MS_PRIVATE,
             Kind::Shared => MsFlags::MS_SHARED,
@@ -232,10 +232,10 @@ impl Propagation {
         }
         // The root is a copy of the mount that it is in; with this one private, so is the copy.
         // pivot_root(2) wants that, and so do those who would see the new root on the node.
-        for above in rootfs.ancestors() {
+        for above in [rootfs_from_here].into_iter().chain(rootfs.ancestors()) {
             match set(above, MsFlags::MS_PRIVATE) {
-                // Not where something is mounted.
-                Err(Errno::EINVAL) => {}
+                // Not where something is mounted; or not where root of the user namespace may go.
+                Err(Errno::EINVAL | Errno::EACCES) => {}
                 done => return done.doing(what),
             }
         }

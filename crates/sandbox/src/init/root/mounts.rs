@@ -17,6 +17,9 @@ use crate::lsm;
 use crate::mount_api::{self, Attributes, Depth, MOUNT_ATTR_RDONLY};
 use crate::rootfs::options::Options;
 
+/// The filesystem of POSIX message queues, of one IPC namespace.
+pub(super) const MQUEUE: &str = "mqueue";
+
 /// What lxcfs and its like put over single files of /proc.
 const OVER_PROC: [&str; 10] = [
     "/proc/cpuinfo",
@@ -59,6 +62,7 @@ pub(super) fn add(
     let done = match kind {
         Some("cgroup") => cgroups::mount(making, request, &options).map(|()| None),
         _ if is_bind(request) => bind(making, request, &options, prepared).map(Some),
+        Some(MQUEUE) if prepared.is_some() => queues(making, request, &options, prepared),
         Some(kind) => filesystem(making, request, kind, options, is_closed_later),
         None => Err(Refused::Because("it has no type, and is no bind mount")),
     };
@@ -184,6 +188,24 @@ fn attach(tree: &OwnedFd, place: &OwnedFd, options: &Options) -> Result<(), Refu
     Ok(set_propagation(tree, options)?)
 }
 
+/// Those that the builder has made.
+fn queues(
+    making: &Making<'_>,
+    request: &Mount,
+    options: &Options,
+    prepared: Option<OwnedFd>,
+) -> Result<Option<OwnedFd>, Refused> {
+    let Some(queues) = prepared else {
+        return Ok(None);
+    };
+    let place = making.root.make_directory(request.destination())?;
+    check_place(making, &place, request, None)?;
+    mount_api::set(queues.as_fd(), options.of_a_bind(), Depth::One)?;
+    set_recursive(&queues, options)?;
+    attach(&queues, &place, options)?;
+    Ok(None)
+}
+
 /// Answers with the mount where something is still to be done to it.
 fn filesystem(
     making: &Making<'_>,
@@ -203,7 +225,7 @@ fn filesystem(
         _ => making.root.make_directory(destination)?,
     };
     check_place(making, &place, request, None)?;
-    if !matches!(kind, "proc" | "sysfs" | "mqueue") {
+    if !matches!(kind, "proc" | "sysfs" | MQUEUE) {
         options.data = making.labelled(&options.data);
     }
     let source = request.source().as_deref().unwrap_or(Path::new(kind));
@@ -214,7 +236,7 @@ fn filesystem(
         attach(&procfs, &place, &options)?;
         return Ok(None);
     }
-    let label = making.label.as_deref().filter(|_| kind == "mqueue");
+    let label = making.label.as_deref().filter(|_| kind == MQUEUE);
     let is_finished = options.recursive.is_none()
         && options.propagation.is_none()
         && !options.copies_up

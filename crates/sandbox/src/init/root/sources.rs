@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::mount::MsFlags;
-use oci_spec::runtime::{Linux, Mount, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Spec};
 
 use super::mounts::{self, describe};
 use crate::bundle;
@@ -33,6 +33,29 @@ impl Sources {
             sources.0.insert(at, tree);
         }
         Ok(sources)
+    }
+
+    /// Makes a message queue filesystem of the IPC namespace that this process is in: whoever does not
+    /// own that cannot. Once this process has joined what the container joins.
+    pub(in crate::init) fn prepare_queues(
+        &mut self,
+        spec: &Spec,
+        linux: &Linux,
+    ) -> Result<(), JobError> {
+        let mut namespaces = linux.namespaces().iter().flatten();
+        let makes_one =
+            namespaces.any(|it| it.typ() == LinuxNamespaceType::Ipc && it.path().is_none());
+        if makes_one || !bundle::has_user_namespace(linux) {
+            return Ok(());
+        }
+        for (at, request) in spec.mounts().iter().flatten().enumerate() {
+            if request.typ().as_deref() == Some(mounts::MQUEUE) {
+                let queues = mount_api::new_filesystem(c"mqueue", &[]);
+                let queues = queues.doing(|| format!("mount {}", describe(request)))?;
+                self.0.insert(at, queues);
+            }
+        }
+        Ok(())
     }
 
     /// The one for this mount, if there is.
