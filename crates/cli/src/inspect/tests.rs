@@ -173,6 +173,7 @@ fn container(name: &str, init: &Sleeper, plan: Plan) -> record::Container {
         cgroups: Default::default(),
         cgroups_path: String::new(),
         plan,
+        ids: None,
         exit: None,
     }
 }
