@@ -61,6 +61,11 @@ fn restricted_oci() {
 }
 
 #[test]
+fn rules() {
+    answers_its_cases("rules");
+}
+
+#[test]
 fn exec_gate() {
     answers_its_cases("exec-gate");
 }
