@@ -89,6 +89,7 @@ mod pod_user_namespace;
 mod policies;
 mod policies_of_pods;
 mod protocol;
+mod rules;
 mod run_and_exit;
 mod runtime_path;
 mod sandbox_api;
