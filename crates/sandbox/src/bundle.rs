@@ -3,7 +3,8 @@ use std::fs;
 use std::path::Path;
 
 use oci_spec::runtime::{
-    Linux, LinuxCapabilities, LinuxIdMapping, LinuxNamespaceType, Process, Spec,
+    Linux, LinuxCapabilities, LinuxIdMapping, LinuxNamespaceType, PosixRlimit, PosixRlimitType,
+    Process, Spec,
 };
 
 use crate::error::{Doing, JobError};
@@ -70,12 +71,13 @@ pub(crate) fn check_process(process: &Process) -> Result<(), JobError> {
             process.cwd()
         )));
     }
-    if let Some(limit) = process
-        .rlimits()
-        .iter()
-        .flatten()
-        .find(|it| it.soft() > it.hard())
-    {
+    let limits = process.rlimits().as_deref().unwrap_or_default();
+    if let Some(twice) = named_twice(limits) {
+        return Err(JobError::invalid(format!(
+            "process.rlimits names {twice} twice, and only one of the two could hold: keep one"
+        )));
+    }
+    if let Some(limit) = limits.iter().find(|it| it.soft() > it.hard()) {
         return Err(JobError::invalid(format!(
             "process.rlimits: the soft limit of {}, {}, is above the hard one, {}",
             limit.typ(),
@@ -84,6 +86,15 @@ pub(crate) fn check_process(process: &Process) -> Result<(), JobError> {
         )));
     }
     Ok(())
+}
+
+fn named_twice(limits: &[PosixRlimit]) -> Option<PosixRlimitType> {
+    let kinds = limits.iter().map(PosixRlimit::typ);
+    let mut repeated = kinds.enumerate().filter(|(at, kind)| {
+        let earlier = limits.iter().take(*at);
+        earlier.map(PosixRlimit::typ).any(|other| other == *kind)
+    });
+    repeated.next().map(|(_, kind)| kind)
 }
 
 /// Refuses a spec of a version that means other things by the same words.

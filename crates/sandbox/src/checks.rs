@@ -1,6 +1,6 @@
 //! What a container's spec asks for that makes no sense, or that husk does not do: refused by the
 //! field's name before anything is made, never left out without a word.
-use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxSeccompAction, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
 use crate::error::JobError;
 use crate::{bundle, hooks, lsm, program, seccomp};
@@ -29,15 +29,7 @@ pub(crate) fn check(spec: &Spec) -> Result<(), JobError> {
     lsm::mount_label(linux)?;
     program::check_personality(linux.personality().as_ref())?;
     program::check_memory_policy(linux.memory_policy().as_ref())?;
-    linux.seccomp().as_ref().map_or(Ok(()), |profile| {
-        let default = profile.default_action();
-        if seccomp::notifies(profile) && default == LinuxSeccompAction::ScmpActNotify {
-            return Err(JobError::invalid(
-                "linux.seccomp.defaultAction is SCMP_ACT_NOTIFY: a listener is for calls that are named",
-            ));
-        }
-        Ok(())
-    })
+    linux.seccomp().as_ref().map_or(Ok(()), seccomp::check)
 }
 
 /// Without a UTS namespace, own or joined, a name would be the node's.
@@ -63,6 +55,14 @@ fn check_names(spec: &Spec, linux: &Linux) -> Result<(), JobError> {
 fn check_namespaces(linux: &Linux) -> Result<(), JobError> {
     let namespaces = linux.namespaces().as_deref().unwrap_or_default();
     let of = |kind| namespaces.iter().find(|namespace| namespace.typ() == kind);
+    for (at, namespace) in namespaces.iter().enumerate() {
+        let kind = namespace.typ();
+        if namespaces.iter().take(at).any(|other| other.typ() == kind) {
+            return Err(JobError::invalid(format!(
+                "linux.namespaces names the {kind} namespace twice, and a process is in one: keep one"
+            )));
+        }
+    }
     // Its root could be entered by no pivot_root(2): only chroot(2), which keeps nobody in, is left.
     if of(LinuxNamespaceType::Mount).is_none_or(|mount| mount.path().is_some()) {
         return Err(unsupported(

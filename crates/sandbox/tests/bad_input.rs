@@ -120,6 +120,34 @@ fn what_makes_no_sense_is_named(lab: &Lab) {
             ),
             (
                 |spec| {
+                    spec["process"]["rlimits"] = json!([
+                        {"type": "RLIMIT_NOFILE", "soft": 10, "hard": 20},
+                        {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
+                        {"type": "RLIMIT_NOFILE", "soft": 10, "hard": 20},
+                    ]);
+                },
+                &["RLIMIT_NOFILE", "twice"],
+            ),
+            (
+                |spec| {
+                    spec["process"]["rlimits"] =
+                        json!([{"type": "RLIMIT_NONSENSE", "soft": 1, "hard": 1}]);
+                },
+                &["RLIMIT_NONSENSE"],
+            ),
+            (
+                |spec| {
+                    let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+                    namespaces.push(json!({"type": "ipc", "path": "/proc/self/ns/ipc"}));
+                },
+                &["ipc", "twice"],
+            ),
+            (
+                |spec| spec["linux"]["rootfsPropagation"] = json!("sideways"),
+                &["rootfsPropagation", "sideways"],
+            ),
+            (
+                |spec| {
                     spec.as_object_mut().unwrap().remove("linux");
                 },
                 &["linux"],

@@ -27,6 +27,10 @@ fn main() {
             each_kind_runs_at_its_time_and_in_its_place,
         ),
         (
+            "hooks_of_a_kind_run_in_the_listed_order",
+            hooks_of_a_kind_run_in_the_listed_order,
+        ),
+        (
             "a_hook_has_the_environment_it_was_given_and_no_other",
             a_hook_has_the_environment_it_was_given_and_no_other,
         ),
@@ -205,6 +209,50 @@ fn each_kind_runs_at_its_time_and_in_its_place(lab: &Lab) {
     assert!(!read(&dir, "startContainer", "root").contains("home\n"));
     container.kill();
     fs::remove_dir_all(dir).unwrap();
+}
+
+fn hooks_of_a_kind_run_in_the_listed_order(lab: &Lab) {
+    let (dir, mount) = shared(lab);
+    let path = dir.display().to_string();
+    let mut expected = String::new();
+    let mut container = lab.create(|spec| {
+        add_mount(spec, &mount);
+        spec["process"]["args"] = json!(["sh", "-c", "echo program >> /out/order; sleep 60"]);
+        for kind in Kind::ALL {
+            let name = kind.name();
+            let out = if kind == Kind::StartContainer {
+                "/out"
+            } else {
+                &path
+            };
+            // The first would be overtaken if they did not wait for each other.
+            let hooks = [("1", "0.2"), ("2", "0"), ("3", "0.1")].map(|(number, pause)| {
+                let script = "sleep $4; echo $2 $3 >> $1/order";
+                shell(script, &[out, name, number, pause])
+            });
+            spec["hooks"][name] = json!(hooks);
+            expected += &["1", "2", "3"]
+                .map(|number| format!("{name} {number}\n"))
+                .concat();
+        }
+    });
+    container.start().unwrap();
+    until_said(&dir.join("order"), "program\n");
+    perform(lab, &container, Kind::Poststart).unwrap();
+    perform(lab, &container, Kind::Poststop).unwrap();
+    let order = fs::read_to_string(dir.join("order")).unwrap();
+    let expected = expected.replace("poststart 1", "program\npoststart 1");
+    assert_eq!(order, expected);
+    container.kill();
+    fs::remove_dir_all(dir).unwrap();
+}
+
+fn until_said(file: &Path, words: &str) {
+    let patience = Instant::now() + support::LONG;
+    while !fs::read_to_string(file).unwrap().contains(words) {
+        assert!(Instant::now() < patience, "{words} is not said");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
 }
 
 fn a_hook_has_the_environment_it_was_given_and_no_other(lab: &Lab) {

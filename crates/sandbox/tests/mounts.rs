@@ -31,6 +31,20 @@ fn main() {
         ),
         ("recursive_options_reach_what_is_below", recursive_options),
         (
+            "recursive_options_take_flags_away",
+            recursive_options_take_flags_away,
+        ),
+        ("propagation_of_a_mount_is_as_asked", propagation_of_a_mount),
+        ("a_remount_changes_what_is_mounted", a_remount),
+        (
+            "mounts_come_in_the_listed_order",
+            mounts_come_in_the_listed_order,
+        ),
+        (
+            "a_relative_destination_begins_at_the_root",
+            a_relative_destination,
+        ),
+        (
             "no_link_is_followed_where_none_should_be",
             no_link_is_followed,
         ),
@@ -274,6 +288,131 @@ fn recursive_options(lab: &Lab) {
         }
     }
     umount(&below).unwrap();
+}
+
+fn recursive_options_take_flags_away(lab: &Lab) {
+    let all = MsFlags::MS_RDONLY
+        | MsFlags::MS_NOSUID
+        | MsFlags::MS_NODEV
+        | MsFlags::MS_NOEXEC
+        | MsFlags::MS_NOATIME
+        | MsFlags::MS_NODIRATIME
+        | MsFlags::from_bits_retain(0x100);
+    let volume = Volume::new(lab, MsFlags::empty());
+    let below = volume.0.join("below");
+    fs::create_dir(&below).unwrap();
+    let none = None::<&str>;
+    mount(Some("below"), &below, Some("tmpfs"), all, none).unwrap();
+    let remount = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | all;
+    mount(none, &volume.0, none, remount, none).unwrap();
+    for (option, flag) in [
+        ("rrw", "ro"),
+        ("rsuid", "nosuid"),
+        ("rdev", "nodev"),
+        ("rexec", "noexec"),
+        ("rsymfollow", "nosymfollow"),
+        ("rdiratime", "nodiratime"),
+        ("ratime", "noatime"),
+        ("rrelatime", "noatime"),
+        ("rnorelatime", "noatime"),
+        ("rstrictatime", "noatime"),
+        ("rnostrictatime", "noatime"),
+    ] {
+        let seen = says(lab, MOUNTINFO, &[volume.at(&["rbind", option])]);
+        for point in ["/volume", "/volume/below"] {
+            let seen = options(&seen, point);
+            assert!(!seen.contains(&flag), "{option} of {point}: {seen:?}");
+            // What is not named stays.
+            let kept = ["ro", "nosuid", "nodev", "noexec", "nosymfollow"];
+            for other in kept.into_iter().filter(|other| *other != flag) {
+                assert!(seen.contains(&other), "{option} of {point}: {seen:?}");
+            }
+        }
+    }
+    umount(&below).unwrap();
+}
+
+fn propagation_of_a_mount(lab: &Lab) {
+    let volume = shared(lab);
+    let below = volume.0.join("below");
+    fs::create_dir(&below).unwrap();
+    let (none, empty) = (None::<&str>, MsFlags::empty());
+    mount(Some("below"), &below, Some("tmpfs"), empty, none).unwrap();
+    mount(none, &below, none, MsFlags::MS_SHARED, none).unwrap();
+    for (option, itself, all) in [
+        ("private", "", "master"),
+        ("rprivate", "", ""),
+        ("slave", "master", "master"),
+        ("rslave", "master", "master"),
+        // Below the node's, whose mounts nothing of a container's reaches.
+        ("shared", "sharedmaster", "master"),
+        ("rshared", "sharedmaster", "sharedmaster"),
+        ("unbindable", "unbindable", "master"),
+        ("runbindable", "unbindable", "unbindable"),
+    ] {
+        let seen = says(lab, MOUNTINFO, &[volume.at(&["rbind", option])]);
+        assert_eq!(propagation(&seen, "/volume"), itself, "{option}");
+        assert_eq!(propagation(&seen, "/volume/below"), all, "{option}");
+        let tmpfs =
+            json!({"destination": "/srv", "type": "tmpfs", "source": "t", "options": [option]});
+        let seen = says(lab, MOUNTINFO, &[tmpfs]);
+        let of_new = itself.replace("master", "");
+        assert_eq!(propagation(&seen, "/srv"), of_new, "{option} of a tmpfs");
+    }
+    umount(&below).unwrap();
+}
+
+fn a_remount(lab: &Lab) {
+    let tmpfs = |options: &[&str]| json!({"destination": "/srv", "type": "tmpfs", "source": "t", "options": options});
+    for more in [&["size=64k"][..], &["size=64k", "ro", "nosuid"]] {
+        let remount = [&["remount"], more].concat();
+        let mounts = [tmpfs(&["size=1m", "mode=711"]), tmpfs(&remount)];
+        let seen = says(lab, MOUNTINFO, &mounts);
+        let found = seen.lines().filter(|line| line.contains(" /srv "));
+        assert_eq!(found.count(), 1, "{seen}");
+        let (own, of_filesystem) = (options(&seen, "/srv"), super_options(&seen, "/srv"));
+        assert!(of_filesystem.contains(&"size=64k"), "{of_filesystem:?}");
+        assert!(of_filesystem.contains(&"mode=711"), "{of_filesystem:?}");
+        for flag in ["ro", "nosuid"] {
+            assert_eq!(own.contains(&flag), more.contains(&flag), "{flag}: {own:?}");
+        }
+    }
+}
+
+fn mounts_come_in_the_listed_order(lab: &Lab) {
+    let tmpfs = |destination: &str, name: &str| json!({"destination": destination, "type": "tmpfs", "source": name, "options": []});
+    let script = "awk '$2 ~ \"^/srv\" {print $1, $2}' /proc/mounts; ls /srv";
+    let mounts = [
+        tmpfs("/srv", "first"),
+        tmpfs("/srv/in", "inside"),
+        tmpfs("/srv", "second"),
+    ];
+    let seen = "first /srv\ninside /srv/in\nsecond /srv\n";
+    assert_eq!(says(lab, script, &mounts), seen, "the second covers all");
+    let [first, inside, second] = mounts;
+    let seen = "first /srv\nsecond /srv\ninside /srv/in\nin\n";
+    assert_eq!(says(lab, script, &[first, second, inside]), seen);
+}
+
+fn a_relative_destination(lab: &Lab) {
+    let volume = Volume::new(lab, MsFlags::empty());
+    let mounts = [
+        json!({"destination": "srv/relative", "source": volume.0, "options": ["rbind"]}),
+        json!({"destination": "srv/tmpfs", "type": "tmpfs", "source": "t"}),
+    ];
+    let script = "/srv/relative/program; stat -f -c %T /srv/tmpfs";
+    let container = lab.shell(script, |spec| {
+        let asked = spec["mounts"].as_array_mut().unwrap();
+        asked.extend_from_slice(&mounts);
+        spec["process"]["cwd"] = json!("/tmp");
+    });
+    assert_eq!(
+        container.finish(),
+        (Ended::Exited(0), "ran\ntmpfs\n".into())
+    );
+    for name in ["relative", "tmpfs"] {
+        fs::remove_dir(lab.image().join("srv").join(name)).unwrap();
+    }
 }
 
 fn no_link_is_followed(lab: &Lab) {

@@ -43,6 +43,10 @@ fn main() {
             "a_listener_that_is_missing_is_said",
             a_listener_that_is_missing,
         ),
+        (
+            "a_number_that_no_answer_has_is_refused",
+            a_number_that_no_answer_has,
+        ),
     ]);
 }
 
@@ -288,4 +292,47 @@ fn a_listener_that_is_missing(lab: &Lab) {
         assert_ne!(error.kind, JobErrorKind::Failed, "{error}");
         assert!(error.message.contains("linux.seccomp"), "{error}");
     }
+}
+
+fn a_number_that_no_answer_has(lab: &Lab) {
+    let rule = |action: &str, errno: u32| {
+        json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["mkdir"], "action": action, "errnoRet": errno}],
+        })
+    };
+    for (profile, words) in [
+        (
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 1}),
+            ["defaultErrnoRet", "SCMP_ACT_ALLOW"],
+        ),
+        (rule("SCMP_ACT_KILL_PROCESS", 1), ["errnoRet", "mkdir"]),
+        (rule("SCMP_ACT_LOG", 0), ["errnoRet", "mkdir"]),
+        (rule("SCMP_ACT_ERRNO", 4096), ["4096", "4095"]),
+        (rule("SCMP_ACT_TRACE", 65536), ["65536", "65535"]),
+        (
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "for nobody"}),
+            ["listenerMetadata", "listenerPath"],
+        ),
+    ] {
+        let refused = lab.try_create(|spec| spec["linux"]["seccomp"] = profile.clone());
+        let error = refused
+            .err()
+            .unwrap_or_else(|| panic!("{profile} was taken"));
+        assert_eq!(error.kind, JobErrorKind::Invalid, "{error}");
+        for word in words {
+            assert!(error.message.contains(word), "no {word:?} in {error}");
+        }
+    }
+    let container = lab.shell("mkdir /tmp/x 2>&1; true", |spec| {
+        spec["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "flags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"],
+            "syscalls": [{
+                "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::EUCLEAN,
+            }],
+        });
+    });
+    let said = container.finish().1;
+    assert!(said.contains("tructure needs cleaning"), "{said}");
 }

@@ -73,6 +73,58 @@ pub(crate) fn notifies(profile: &LinuxSeccomp) -> bool {
             .any(|syscall| notifies(syscall.action()))
 }
 
+/// Refuses a profile that asks for what no kernel can do, or that says what would be left out.
+///
+/// # Errors
+/// `Invalid`, naming the field.
+pub(crate) fn check(profile: &LinuxSeccomp) -> Result<(), JobError> {
+    let default = profile.default_action();
+    if default == LinuxSeccompAction::ScmpActNotify {
+        return Err(JobError::invalid(
+            "linux.seccomp.defaultAction is SCMP_ACT_NOTIFY: a listener is for calls that are named",
+        ));
+    }
+    check_errno(
+        "linux.seccomp.defaultErrnoRet",
+        default,
+        profile.default_errno_ret(),
+    )?;
+    for rule in profile.syscalls().iter().flatten() {
+        let field = "linux.seccomp.syscalls: errnoRet";
+        check_errno(field, rule.action(), rule.errno_ret())
+            .map_err(|error| JobError::invalid(format!("{error} (for {:?})", rule.names())))?;
+    }
+    if profile.listener_metadata().is_some() && profile.listener_path().is_none() {
+        return Err(JobError::invalid(
+            "linux.seccomp.listenerMetadata is set, but no listenerPath to send it to",
+        ));
+    }
+    Ok(())
+}
+
+fn check_errno(
+    field: &str,
+    action: LinuxSeccompAction,
+    errno: Option<u32>,
+) -> Result<(), JobError> {
+    /// What the kernel calls `MAX_ERRNO`: it answers no larger one.
+    const MOST: u32 = 4095;
+    let most = match action {
+        LinuxSeccompAction::ScmpActErrno => MOST,
+        LinuxSeccompAction::ScmpActTrace => u32::from(u16::MAX),
+        _ => 0,
+    };
+    match errno {
+        Some(errno) if most == 0 => Err(JobError::invalid(format!(
+            "{field} is {errno}, but its action, {action}, answers with no error: leave it out"
+        ))),
+        Some(errno) if errno > most => Err(JobError::invalid(format!(
+            "{field} is {errno}: {action} takes no number above {most}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 fn flags(profile: &LinuxSeccomp) -> libc::c_ulong {
     /// Of linux/seccomp.h; libc has no name for it.
     const WAIT_KILLABLE_RECV: libc::c_ulong = 1 << 5;

@@ -44,6 +44,7 @@ impl Now {
 /// What to write.
 pub(in crate::cgroup) fn writes(resources: &LinuxResources, now: &Now) -> Result<Vec<Write>> {
     let mut writes = Vec::new();
+    check_has_file(resources)?;
     if let Some(given) = resources.memory() {
         memory(given, now, &mut writes)?;
     }
@@ -64,6 +65,53 @@ pub(in crate::cgroup) fn writes(resources: &LinuxResources, now: &Now) -> Result
     }
     unified(resources, &mut writes)?;
     Ok(writes)
+}
+
+/// Refuses what only v1 has a file for: it would hold on one node, and be left out without a word on
+/// another.
+fn check_has_file(resources: &LinuxResources) -> Result<()> {
+    let set = |value: Option<i64>| value.is_some_and(|value| value > 0);
+    let memory = resources.memory().as_ref();
+    let cpu = resources.cpu().as_ref();
+    let network = resources.network().as_ref();
+    let asked = [
+        ("memory.kernel", memory.is_some_and(|it| set(it.kernel()))),
+        (
+            "memory.kernelTCP",
+            memory.is_some_and(|it| set(it.kernel_tcp())),
+        ),
+        (
+            "memory.swappiness",
+            memory.is_some_and(|it| it.swappiness().is_some()),
+        ),
+        (
+            "memory.disableOOMKiller",
+            memory.is_some_and(|it| it.disable_oom_killer() == Some(true)),
+        ),
+        (
+            "cpu.realtimeRuntime",
+            cpu.is_some_and(|it| set(it.realtime_runtime())),
+        ),
+        (
+            "cpu.realtimePeriod",
+            cpu.is_some_and(|it| it.realtime_period().is_some_and(|it| it > 0)),
+        ),
+        (
+            "network.classID",
+            network.is_some_and(|it| it.class_id().is_some_and(|it| it > 0)),
+        ),
+        (
+            "network.priorities",
+            network.is_some_and(|it| it.priorities().iter().flatten().next().is_some()),
+        ),
+    ];
+    match asked.iter().find(|(_, is_asked)| *is_asked) {
+        None => Ok(()),
+        Some((field, _)) => Err(Error::Unsupported(format!(
+            "resources.{field} is for cgroup v1, and nothing of cgroup v2, which this node has, does \
+             the same: leave it out"
+        ))),
+    }
 }
 
 /// The limits of memory, and of memory and swap together.
@@ -399,6 +447,32 @@ mod tests {
         ] {
             assert!(writes(&resources(bad), &Now::default()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_only_v1_has_is_refused_by_name() {
+        for (group, field, value) in [
+            ("memory", "kernel", "1000"),
+            ("memory", "kernelTCP", "1000"),
+            ("memory", "swappiness", "10"),
+            ("memory", "disableOOMKiller", "true"),
+            ("cpu", "realtimeRuntime", "1000"),
+            ("cpu", "realtimePeriod", "1000"),
+            ("network", "classID", "7"),
+            ("network", "priorities", r#"[{"name":"lo","priority":1}]"#),
+        ] {
+            let resources = resources(&format!(r#"{{"{group}":{{"{field}":{value}}}}}"#));
+            let error = writes(&resources, &Now::default()).unwrap_err();
+            assert!(matches!(error, Error::Unsupported(_)), "{error}");
+            assert!(
+                error.to_string().contains(&format!("{group}.{field}")),
+                "{error}"
+            );
+        }
+        // What says nothing is not asked for.
+        let unset = r#"{"memory":{"kernel":-1,"kernelTCP":0,"disableOOMKiller":false},
+            "cpu":{"realtimeRuntime":0},"network":{"classID":0,"priorities":[]}}"#;
+        assert!(written(unset).is_empty());
     }
 
     #[test]

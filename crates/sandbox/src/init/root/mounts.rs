@@ -218,6 +218,9 @@ fn filesystem(
         return Err(Refused::Because("tmpcopyup is for a tmpfs"));
     }
     let destination = request.destination();
+    if options.flags.contains(MsFlags::MS_REMOUNT) {
+        return remount(making, request, kind, &options).map(Some);
+    }
     let place = match kind {
         // Elsewhere, what is masked in them would not be masked (CVE-2019-19921).
         "proc" | "sysfs" => plain_directory(making.root, destination)?,
@@ -268,6 +271,25 @@ fn filesystem(
     set_recursive(&mounted, &options)?;
     attach(&mounted, &place, &options)?;
     Ok(Some(mounted))
+}
+
+/// Changes what an earlier mount of the spec has put there, and makes nothing.
+fn remount(
+    making: &Making<'_>,
+    request: &Mount,
+    kind: &str,
+    options: &Options,
+) -> Result<OwnedFd, Refused> {
+    if options.copies_up {
+        return Err(Refused::Because("a remount covers nothing to copy up"));
+    }
+    let mounted = making.root.find(request.destination())?;
+    check_place(making, &mounted, request, None)?;
+    let source = request.source().as_deref().unwrap_or(Path::new(kind));
+    new_filesystem(source, kind, &mounted, options)?;
+    set_recursive(&mounted, options)?;
+    set_propagation(&mounted, options)?;
+    Ok(mounted)
 }
 
 /// The directory that a tmpfs covers. What is there gives the tmpfs its mode and owner, which the
