@@ -43,24 +43,25 @@ fn with<T: Default>(fill: impl FnOnce(&mut T)) -> T {
 fn an_id_that_nobody_has_is_not_found() {
     let containerd = Containerd::of_the_suite();
     let (_container, shim) = running(&containerd);
-    let id = "nobody".to_owned();
-    let state = shim.state(call(), &with(|r: &mut StateRequest| r.id.clone_from(&id)));
-    assert_eq!(refused(state), Code::NOT_FOUND, "State");
-    let start = shim.start(call(), &with(|r: &mut StartRequest| r.id.clone_from(&id)));
-    assert_eq!(refused(start), Code::NOT_FOUND, "Start");
-    let kill = shim.kill(
-        call(),
-        &with(|r: &mut KillRequest| (r.id, r.signal) = (id.clone(), 9)),
-    );
-    assert_eq!(refused(kill), Code::NOT_FOUND, "Kill");
-    let wait = shim.wait(call(), &with(|r: &mut WaitRequest| r.id.clone_from(&id)));
-    assert_eq!(refused(wait), Code::NOT_FOUND, "Wait");
-    let pids = shim.pids(call(), &with(|r: &mut PidsRequest| r.id.clone_from(&id)));
-    assert_eq!(refused(pids), Code::NOT_FOUND, "Pids");
-    let stats = shim.stats(call(), &with(|r: &mut StatsRequest| r.id.clone_from(&id)));
-    assert_eq!(refused(stats), Code::NOT_FOUND, "Stats");
-    let delete = shim.delete(call(), &with(|r: &mut DeleteRequest| r.id.clone_from(&id)));
-    assert_eq!(refused(delete), Code::NOT_FOUND, "Delete");
+    for id in ["nobody".to_owned(), String::new()] {
+        let state = shim.state(call(), &with(|r: &mut StateRequest| r.id.clone_from(&id)));
+        assert_eq!(refused(state), Code::NOT_FOUND, "State");
+        let start = shim.start(call(), &with(|r: &mut StartRequest| r.id.clone_from(&id)));
+        assert_eq!(refused(start), Code::NOT_FOUND, "Start");
+        let kill = shim.kill(
+            call(),
+            &with(|r: &mut KillRequest| (r.id, r.signal) = (id.clone(), 9)),
+        );
+        assert_eq!(refused(kill), Code::NOT_FOUND, "Kill");
+        let wait = shim.wait(call(), &with(|r: &mut WaitRequest| r.id.clone_from(&id)));
+        assert_eq!(refused(wait), Code::NOT_FOUND, "Wait");
+        let pids = shim.pids(call(), &with(|r: &mut PidsRequest| r.id.clone_from(&id)));
+        assert_eq!(refused(pids), Code::NOT_FOUND, "Pids");
+        let stats = shim.stats(call(), &with(|r: &mut StatsRequest| r.id.clone_from(&id)));
+        assert_eq!(refused(stats), Code::NOT_FOUND, "Stats");
+        let delete = shim.delete(call(), &with(|r: &mut DeleteRequest| r.id.clone_from(&id)));
+        assert_eq!(refused(delete), Code::NOT_FOUND, "Delete");
+    }
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Reads what the runtime specification has containers described in, as other runtimes read it.
-use oci_spec::runtime::Capability;
+use oci_spec::runtime::{Capability, Spec};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+use crate::{bundle, program};
 
 /// Where a spec, and the description of a process, name capabilities.
 const OF_A_SPEC: &str = "/process/capabilities";
@@ -26,6 +28,28 @@ pub fn read<T: DeserializeOwned>(text: &[u8]) -> Result<(T, Vec<String>), serde_
             Ok((serde_json::from_value(value)?, unknown))
         }
     }
+}
+
+/// The capabilities of a spec's process that it will not have, as this process has not got them: left
+/// out, for the log. In a user namespace it has all.
+#[must_use]
+pub fn not_granted(spec: &Spec) -> Vec<String> {
+    let in_user_namespace = spec
+        .linux()
+        .as_ref()
+        .is_some_and(bundle::has_user_namespace);
+    let process = spec.process().as_ref().filter(|_| !in_user_namespace);
+    let named = process.and_then(|process| process.capabilities().as_ref());
+    let permitted = named.and_then(|named| named.permitted().as_ref());
+    let (Some(permitted), Ok(own)) = (permitted, program::own_capabilities()) else {
+        return Vec::new();
+    };
+    let mut lacking: Vec<_> = permitted
+        .difference(&own)
+        .map(|capability| format!("CAP_{capability}"))
+        .collect();
+    lacking.sort();
+    lacking
 }
 
 fn drop_unknown_capabilities(value: &mut Value) -> Vec<String> {

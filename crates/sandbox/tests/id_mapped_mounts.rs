@@ -132,6 +132,16 @@ fn what_cannot_be_mapped_is_named(lab: &Lab) {
         "uidMappings": ids(0, 1, 1), "gidMappings": ids(0, 1, 1),
     }));
     assert!(error.message.contains("only bind mounts"), "{error}");
+    for (given, missing) in [
+        ("uidMappings", "gidMappings"),
+        ("gidMappings", "uidMappings"),
+    ] {
+        let error = refuse(json!({
+            "destination": "/volume", "source": "/tmp", "options": ["bind"], given: ids(0, 1, 1),
+        }));
+        assert_eq!(error.kind, JobErrorKind::Invalid);
+        assert!(error.message.contains(missing), "{error}");
+    }
     let error = refuse(json!({
         "destination": "/volume", "source": "/tmp", "options": ["bind", "idmap"],
     }));

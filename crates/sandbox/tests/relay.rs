@@ -41,8 +41,6 @@ fn main() {
 fn container(lab: &Lab, script: &str) -> Container {
     let (job, stdout) = lab.create_job(|spec| {
         spec["process"]["args"] = json!(["sh", "-c", script]);
-        let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
-        namespaces.push(json!({"type": "network"}));
     });
     let job = Create {
         loopback: true,

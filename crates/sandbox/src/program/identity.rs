@@ -1,10 +1,11 @@
 //! Who a process is and what it may do: ids, groups, capabilities.
-use libcontainer::capabilities::{drop_privileges, reset_effective};
+use caps::CapSet;
+use libcontainer::capabilities::{CapabilityExt, drop_privileges, reset_effective};
 use libcontainer::syscall::syscall::create_syscall;
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
-use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process};
+use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process};
 
 use crate::error::{Doing, JobError};
 
@@ -42,7 +43,15 @@ fn set_groups(gids: &[u32]) -> Result<(), JobError> {
     }
 }
 
-/// Leaves the capabilities that the spec names; a set that it does not name is empty.
+/// The capabilities that this process may hand on.
+pub(crate) fn own_capabilities() -> Result<Capabilities, JobError> {
+    let own = caps::read(None, CapSet::Permitted)
+        .map_err(|error| JobError::failed(format!("cannot read capabilities: {error}")))?;
+    Ok(own.into_iter().map(Capability::from_cap).collect())
+}
+
+/// Leaves the capabilities that the spec names; a set that it does not name is empty. What this
+/// process does not have it cannot grant: whoever gave the spec to this crate has told of it.
 pub(super) fn drop_capabilities(process: &Process) -> Result<(), JobError> {
     let named = process.capabilities().clone().unwrap_or_default();
     let asked = process.capabilities().is_some();
@@ -53,11 +62,19 @@ pub(super) fn drop_capabilities(process: &Process) -> Result<(), JobError> {
             Capabilities::default()
         })
     };
+    let own = own_capabilities()?;
+    let within = |named: &Option<Capabilities>, bound: &Capabilities| {
+        set(named).map(|named| named.intersection(bound).copied().collect::<Capabilities>())
+    };
+    let permitted = within(named.permitted(), &own);
     let mut sets = LinuxCapabilities::default();
     sets.set_bounding(set(named.bounding()));
-    sets.set_effective(set(named.effective()));
-    sets.set_permitted(set(named.permitted()));
-    sets.set_inheritable(set(named.inheritable()));
+    sets.set_effective(within(
+        named.effective(),
+        permitted.as_ref().unwrap_or(&own),
+    ));
+    sets.set_permitted(permitted);
+    sets.set_inheritable(within(named.inheritable(), &own));
     sets.set_ambient(set(named.ambient()));
     drop_privileges(&sets, &*create_syscall())
         .map_err(|error| JobError::failed(format!("cannot drop capabilities: {error}")))

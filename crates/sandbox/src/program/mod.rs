@@ -15,7 +15,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, setsid};
 use oci_spec::runtime::Process;
 
-pub(crate) use self::identity::become_root;
+pub(crate) use self::identity::{become_root, own_capabilities};
 pub(crate) use self::inherited::{check_memory_policy, check_personality};
 use crate::error::{Doing, JobError};
 use crate::hooks::{Confine, Hooks};

@@ -57,6 +57,13 @@ impl Bundle {
                 path.display()
             );
         }
+        let not_granted = lenient::not_granted(&spec);
+        if !not_granted.is_empty() {
+            warn!(
+                "{} names capabilities that the shim has not got itself, left out: {not_granted:?}",
+                path.display()
+            );
+        }
         Ok(Self {
             spec: Arc::new(spec),
             text,
