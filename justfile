@@ -24,6 +24,10 @@ test-host *words:
 bench *words:
     tests/bench {{words}}
 
+# Archives, a Debian package and an OCI image for those who do not build, in target/dist.
+dist profile="release":
+    packaging/dist {{profile}}
+
 # The plugins, with the tools of C, JavaScript and Python.
 plugins:
     plugins/build --all

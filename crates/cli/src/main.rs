@@ -8,6 +8,7 @@ mod exec;
 mod inspect;
 mod install;
 mod logs;
+mod manual;
 mod paths;
 mod plan;
 mod policy;
@@ -65,6 +66,11 @@ enum Command {
     Uninstall(install::UninstallArgs),
     /// Measure shims side by side: time, processor time, memory
     Bench(bench::Args),
+    /// Print what completes husk's commands in a shell
+    Completions(manual::CompletionsArgs),
+    /// Write a manual page for every command
+    #[command(hide = true)]
+    Manual(manual::ManualArgs),
     /// Wait for ever: the pause container of shims without the Sandbox API
     #[command(name = PAUSE, hide = true)]
     Pause,
@@ -87,6 +93,8 @@ fn main() -> ExitCode {
         Command::Install(args) => install::install(&paths.data, &args),
         Command::Uninstall(args) => install::uninstall(&paths.data, &args),
         Command::Rm(args) => rm::run(paths, &args),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Manual(args) => manual::manual(&args),
         Command::Pause => pause(),
     };
     done.unwrap_or_else(|error| {
