@@ -10,6 +10,7 @@ mod install;
 mod logs;
 mod manual;
 mod paths;
+mod picture;
 mod plan;
 mod policy;
 mod printer;

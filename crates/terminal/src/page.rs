@@ -87,10 +87,35 @@ impl Cell {
     }
 }
 
-/// Lines of text being put together.
+/// A part of a page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Block {
+    /// A heading, and what is said beside it.
+    Title {
+        /// The heading.
+        title: String,
+        /// Empty for nothing.
+        note: String,
+    },
+    /// Rows of cells. Where the first is a row of headings, each of them is a [`Style::Title`].
+    Table(Vec<Vec<Cell>>),
+    /// Words that may be broken between lines.
+    Sentence {
+        /// What stands before it.
+        mark: String,
+        /// How it stands out.
+        style: Style,
+        /// The words.
+        text: String,
+    },
+    /// An empty line.
+    Gap,
+}
+
+/// Headings, tables and sentences being put together.
 #[derive(Debug, Default)]
 pub struct Page {
-    text: String,
+    blocks: Vec<Block>,
     colours: bool,
 }
 
@@ -99,26 +124,73 @@ impl Page {
     #[must_use]
     pub fn new(colours: bool) -> Self {
         Self {
-            text: String::new(),
+            blocks: Vec::new(),
             colours,
         }
+    }
+
+    /// The parts, for who writes them otherwise than as lines.
+    #[must_use]
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
     }
 
     /// The text.
     #[must_use]
     pub fn done(self) -> String {
-        self.text
+        let mut lines = Lines {
+            text: String::new(),
+            colours: self.colours,
+        };
+        for block in &self.blocks {
+            match block {
+                Block::Title { title, note } => lines.title(title, note),
+                Block::Table(rows) => lines.table(rows),
+                Block::Sentence { mark, style, text } => lines.sentence(mark, *style, text),
+                Block::Gap => lines.text.push('\n'),
+            }
+        }
+        lines.text
     }
 
     /// An empty line.
     pub fn gap(&mut self) {
-        self.text.push('\n');
+        self.blocks.push(Block::Gap);
     }
 
     /// A heading, after an empty line unless it is the first.
     pub fn title(&mut self, title: &str, note: &str) {
+        self.blocks.push(Block::Title {
+            title: title.to_owned(),
+            note: note.to_owned(),
+        });
+    }
+
+    /// Rows of cells, each column as wide as its widest; the last column takes what is left.
+    pub fn table(&mut self, rows: &[Vec<Cell>]) {
+        self.blocks.push(Block::Table(rows.to_vec()));
+    }
+
+    /// A sentence after a mark, broken between words.
+    pub fn sentence(&mut self, mark: &str, style: Style, text: &str) {
+        self.blocks.push(Block::Sentence {
+            mark: mark.to_owned(),
+            style,
+            text: text.to_owned(),
+        });
+    }
+}
+
+/// Lines of text being put together.
+struct Lines {
+    text: String,
+    colours: bool,
+}
+
+impl Lines {
+    fn title(&mut self, title: &str, note: &str) {
         if !self.text.is_empty() {
-            self.gap();
+            self.text.push('\n');
         }
         let mut cells = vec![cell(title).style(Style::Title)];
         if !note.is_empty() {
@@ -127,8 +199,7 @@ impl Page {
         self.line(&cells, &[], "");
     }
 
-    /// Rows of cells, each column as wide as its widest; the last column takes what is left.
-    pub fn table(&mut self, rows: &[Vec<Cell>]) {
+    fn table(&mut self, rows: &[Vec<Cell>]) {
         let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
             rows.iter()
@@ -143,8 +214,7 @@ impl Page {
         }
     }
 
-    /// A sentence after a mark, broken between words.
-    pub fn sentence(&mut self, mark: &str, style: Style, text: &str) {
+    fn sentence(&mut self, mark: &str, style: Style, text: &str) {
         let room = WIDTH - INDENT.len() - mark.len();
         let mut lines = vec![String::new()];
         for word in text.split_whitespace() {

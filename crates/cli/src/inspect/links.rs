@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use husk_engine::shim::{Shim, address_of};
-use husk_scope::links::{Network, Protocol};
+use husk_scope::links::{Joined, Network, Protocol};
 use husk_scope::record::{Carried, Pod};
 use husk_terminal::page::{Cell, Page, Style, cell};
 use serde::{Deserialize, Serialize};
@@ -113,7 +113,7 @@ pub(super) fn show(page: &mut Page, report: &Report) {
             .iter()
             .enumerate()
             .map(|(at, head)| {
-                let head = cell(*head).style(Style::Dim);
+                let head = cell(*head).style(Style::Title);
                 if (3..8).contains(&at) {
                     head.right()
                 } else {
@@ -124,20 +124,20 @@ pub(super) fn show(page: &mut Page, report: &Report) {
     ];
     for link in &report.links {
         let joined = &link.carried.link;
-        let protocol = match joined.protocol {
-            Protocol::Tcp => "",
-            Protocol::Udp => "/udp",
-        };
         let count = |of: fn(&Counts) -> u64| {
             let text = link.counts.as_ref().map(|counts| of(counts).to_string());
             cell(text.unwrap_or_else(|| NOTHING.into())).right()
         };
         rows.push(vec![
-            cell(format!("{}:{}{protocol}", place(&joined.from), joined.port)),
             cell(format!(
-                "{}:{}{protocol}",
+                "{}:{}",
+                place(&joined.from),
+                port(joined, joined.port)
+            )),
+            cell(format!(
+                "{}:{}",
                 place(&joined.to),
-                joined.to_port
+                port(joined, joined.to_port)
             )),
             cell(&link.carried.container),
             count(|counts| u64::from(counts.open)),
@@ -151,7 +151,15 @@ pub(super) fn show(page: &mut Page, report: &Report) {
     page.table(&rows);
 }
 
-fn place(network: &Network) -> String {
+/// A port as it is written: TCP's by its number alone.
+pub(super) fn port(link: &Joined, port: u16) -> String {
+    match link.protocol {
+        Protocol::Tcp => port.to_string(),
+        Protocol::Udp => format!("{port}/udp"),
+    }
+}
+
+pub(super) fn place(network: &Network) -> String {
     match network {
         Network::Pod => "pod".to_owned(),
         Network::Container(name) => name.clone(),

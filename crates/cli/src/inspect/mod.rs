@@ -16,6 +16,7 @@ mod find;
 mod fixture;
 mod links;
 mod matrix;
+mod picture;
 mod report;
 mod sharing;
 #[cfg(test)]
@@ -23,6 +24,7 @@ mod tests;
 mod text;
 mod tree;
 mod units;
+mod watch;
 
 /// Show what a pod is made of: who shares which namespace with whom, cgroups, processes.
 #[derive(Args, Clone, Debug)]
@@ -32,15 +34,32 @@ pub(crate) struct InspectArgs {
     /// Look only in this containerd namespace.
     #[arg(long, short)]
     namespace: Option<String>,
-    /// Write JSON; its fields are only ever added to.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: Form,
     /// When to use colours.
     #[arg(long, value_enum, default_value_t)]
     color: Color,
     /// Where the shims keep their records.
     #[arg(long, default_value = STATE_DIR)]
     state_dir: PathBuf,
+}
+
+/// What is written; a page of tables if nothing is said.
+#[derive(Args, Clone, Copy, Debug)]
+#[group(multiple = false)]
+struct Form {
+    /// Write JSON; its fields are only ever added to.
+    #[arg(long)]
+    json: bool,
+    /// Write a picture, as an SVG document.
+    #[arg(long)]
+    svg: bool,
+    /// Write an HTML page: the picture and the tables.
+    #[arg(long)]
+    html: bool,
+    /// Look again every second, on a terminal, until Ctrl-C.
+    #[arg(long)]
+    watch: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -57,6 +76,9 @@ pub(crate) enum Color {
 /// # Errors
 /// No such pod, several that could be meant (they are listed), or an unreadable record.
 pub(crate) fn run(args: InspectArgs) -> Result<()> {
+    if args.form.watch {
+        return watch::watch(&args);
+    }
     let pod = find::find(
         &args.state_dir,
         args.namespace.as_deref(),
@@ -64,13 +86,19 @@ pub(crate) fn run(args: InspectArgs) -> Result<()> {
     )?;
     let mut report = report::look(&pod);
     links::count(&mut report, &pod);
-    let text = if args.json {
-        let mut text =
-            serde_json::to_string_pretty(&report).context("writing the report as JSON")?;
-        text.push('\n');
-        text
-    } else {
-        text::render(&report, args.color.wanted())
+    let text = match args.form {
+        Form { json: true, .. } => {
+            let mut text =
+                serde_json::to_string_pretty(&report).context("writing the report as JSON")?;
+            text.push('\n');
+            text
+        }
+        Form { svg: true, .. } => crate::picture::svg(&picture::picture(&report)),
+        Form { html: true, .. } => {
+            let page = text::page(&report, false);
+            crate::picture::page(&picture::picture(&report), page.blocks())
+        }
+        _ => text::render(&report, args.color.wanted()),
     };
     match io::stdout().lock().write_all(text.as_bytes()) {
         // Whoever reads has seen enough, as with `| head`.

@@ -6,7 +6,7 @@ use husk_scope::record::Status;
 use super::cgroups::Cgroup;
 use super::links;
 use super::matrix::{namespaces, scope_style};
-use super::report::{Kept, Report, status};
+use super::report::{Container, Kept, Report, status};
 use super::tree::sharing;
 use super::units::{
     NOTHING, cpu_time, duration, label, maybe, number, plural, short_id, short_path, size,
@@ -16,8 +16,13 @@ use husk_terminal::page::{Cell, Page, Style, cell};
 /// How many processes of one container are listed.
 const LISTED: usize = 12;
 
-/// The page.
+/// The text of the page.
 pub(super) fn render(report: &Report, colours: bool) -> String {
+    page(report, colours).done()
+}
+
+/// The page.
+pub(super) fn page(report: &Report, colours: bool) -> Page {
     let mut page = Page::new(colours);
     heading(&mut page, report);
     containers(&mut page, report);
@@ -27,15 +32,28 @@ pub(super) fn render(report: &Report, colours: bool) -> String {
     cgroups(&mut page, report);
     processes(&mut page, report);
     sandbox(&mut page, report);
-    page.done()
+    page
 }
 
 fn heading(page: &mut Page, report: &Report) {
-    let name = if report.name.is_empty() {
+    page.title(&format!("POD {}", name(report)), &state(report));
+    page.sentence("", Style::Dim, &facts(report));
+    for warning in &report.warnings {
+        page.sentence("! ", Style::Red, warning);
+    }
+}
+
+/// The pod's name, or else the beginning of its id.
+pub(super) fn name(report: &Report) -> String {
+    if report.name.is_empty() {
         short_id(&report.id)
     } else {
         report.name.clone()
-    };
+    }
+}
+
+/// How many of its containers run, and how old it is.
+pub(super) fn state(report: &Report) -> String {
     let running = report
         .containers
         .iter()
@@ -45,8 +63,11 @@ fn heading(page: &mut Page, report: &Report) {
         0 => "no containers".to_owned(),
         count => format!("{running} of {} running", plural(count, "container")),
     };
-    let note = format!("{containers}, {} old", duration(report.age_seconds));
-    page.title(&format!("POD {name}"), &note);
+    format!("{containers}, {} old", duration(report.age_seconds))
+}
+
+/// Where it is from.
+fn facts(report: &Report) -> String {
     let mut facts = vec![
         format!("sandbox {}", report.id),
         format!("containerd namespace {}", report.namespace),
@@ -60,10 +81,7 @@ fn heading(page: &mut Page, report: &Report) {
     if report.sandbox_api {
         facts.push("made by the Sandbox API".into());
     }
-    page.sentence("", Style::Dim, &facts.join(", "));
-    for warning in &report.warnings {
-        page.sentence("! ", Style::Red, warning);
-    }
+    facts.join(", ")
 }
 
 fn containers(page: &mut Page, report: &Report) {
@@ -76,16 +94,13 @@ fn containers(page: &mut Page, report: &Report) {
         &[2, 3],
     )];
     for container in &report.containers {
-        let (word, style) = match container.exit {
-            Some(exit) => (format!("exited {}", exit.code), Style::Yellow),
-            None => (
-                status(container.status).to_owned(),
-                status_style(container.status),
-            ),
+        let style = match container.exit {
+            Some(_) => Style::Yellow,
+            None => status_style(container.status),
         };
         rows.push(vec![
             cell(label(container, report)),
-            cell(word).style(style),
+            cell(condition(container)).style(style),
             number(container.pid),
             cell(container.processes.len().to_string()).right(),
             cell(
@@ -97,6 +112,14 @@ fn containers(page: &mut Page, report: &Report) {
         ]);
     }
     page.table(&rows);
+}
+
+/// Where a container is in its life, or how it ended.
+pub(super) fn condition(container: &Container) -> String {
+    match container.exit {
+        Some(exit) => format!("exited {}", exit.code),
+        None => status(container.status).to_owned(),
+    }
 }
 
 const fn status_style(status: Status) -> Style {

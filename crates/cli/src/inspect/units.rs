@@ -57,7 +57,8 @@ pub(super) fn size(bytes: Option<u64>) -> Cell {
     maybe(bytes.map(bytes_text))
 }
 
-fn bytes_text(bytes: u64) -> String {
+/// A number of bytes in the largest unit that leaves a whole number.
+pub(super) fn bytes_text(bytes: u64) -> String {
     let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
     for (shift, unit) in units {
         if bytes >> shift > 0 {

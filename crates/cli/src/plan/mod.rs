@@ -20,6 +20,7 @@ use crate::run;
 
 mod ask;
 mod links;
+mod picture;
 mod report;
 mod text;
 mod view;
@@ -41,6 +42,9 @@ pub(crate) struct Args {
     /// As JSON; its fields are only ever added to
     #[arg(long)]
     json: bool,
+    /// As a picture of before and after, an SVG document
+    #[arg(long, conflicts_with = "json")]
+    svg: bool,
     /// When to use colours
     #[arg(long, value_enum, default_value_t)]
     color: Color,
@@ -54,6 +58,8 @@ pub(crate) fn run(paths: &Paths, args: &Args) -> Result<ExitCode> {
     let report = ask::ask(&config, &pod, id, cgroup, containers, loaded);
     let text = if args.json {
         serde_json::to_string_pretty(&report)? + "\n"
+    } else if args.svg {
+        crate::picture::svg(&picture::picture(&report))
     } else {
         text::render(&report, args.color.wanted())
     };
