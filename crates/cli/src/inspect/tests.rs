@@ -10,7 +10,7 @@ use husk_scope::{Kind, Plan, Scope};
 use serde_json::Value;
 
 use super::fixture::{self, plan};
-use super::{find, links, report, text};
+use super::{find, links, picture, report, text};
 
 #[test]
 fn a_pod_is_shown_on_one_page() {
@@ -117,6 +117,68 @@ fn json_has_what_the_page_has() {
     );
     assert_eq!(json["node"]["user"], 4_026_531_834_u64);
     assert_eq!(json["sandbox"]["processes"][0]["role"], "shim");
+}
+
+#[test]
+fn a_picture_has_what_the_page_has() {
+    let picture = picture::picture(&fixture::report());
+    let [scene] = picture.scenes.as_slice() else {
+        panic!("{picture:?}")
+    };
+    let words = |column: usize| -> Vec<String> {
+        let cells = scene.columns[column].cells.iter();
+        cells
+            .map(|(kind, cell)| format!("{kind} {:?}", scene.spaces[cell.space].owner))
+            .collect()
+    };
+    let both = ["network Pod", "pid Own", "ipc Pod", "uts Pod", "user Node"];
+    assert_eq!(words(0)[..5], both);
+    assert_eq!(words(1)[3], "uts Own");
+    assert!(words(2).is_empty(), "it has ended");
+    assert_eq!(scene.columns[2].status, "exited 137");
+    assert_eq!(scene.columns.len(), 3, "what is kept is used, too");
+    // Who shares a namespace has the same one.
+    let cell = |column: usize, kind: usize| scene.columns[column].cells[kind].1;
+    assert_eq!(cell(0, 0).space, cell(1, 0).space);
+    assert_ne!(cell(0, 1).space, cell(1, 1).space);
+    assert_eq!(cell(1, 3).by, Some(0));
+    assert_eq!(
+        picture.deciders[0].said,
+        [
+            "uts of sidecar: POD → CONTAINER",
+            "links sidecar:3128 → pod:8080, pod:9000 → sidecar:9000"
+        ]
+    );
+    let ends = scene.links.iter().map(|link| (&link.from, &link.to));
+    let ends: Vec<_> = ends
+        .map(|(from, to)| (from.columns.clone(), to.columns.clone()))
+        .collect();
+    // The sidecar is in the pod's network, and the links are its own.
+    assert_eq!(ends, [(vec![1], vec![1]), (vec![1], vec![1])]);
+    assert_eq!(picture.cgroups.len(), 3);
+    assert_eq!(picture.cgroups[1].words[0], "12.3 MiB of 256.0 MiB");
+}
+
+#[test]
+fn what_is_kept_for_nobody_is_the_sandbox_s_and_links_reach_it() {
+    let mut report = fixture::report();
+    for container in &mut report.containers[..2] {
+        container.namespaces[0].inode = Some(u64::from(container.id.len() as u32));
+        container.namespaces[0].actual = Some(Scope::Container);
+        container.namespaces[0].with.clear();
+    }
+    report.links[1].carried.link.from = husk_scope::links::Network::Container("nobody".into());
+    let picture = picture::picture(&report);
+    let scene = &picture.scenes[0];
+    assert_eq!(scene.columns[3].name, "sandbox");
+    assert_eq!(scene.columns[3].cells.len(), 1);
+    assert_eq!(scene.links.len(), 1);
+    assert_eq!(scene.links[0].to.columns, [3]);
+    assert!(
+        picture.notes[0].contains("nobody:9000 → sidecar:9000"),
+        "{picture:?}"
+    );
+    assert!(crate::picture::svg(&picture).contains(">sandbox</text>"));
 }
 
 /// A process that ends with the test.

@@ -62,6 +62,7 @@ pub(super) enum Role {
 /// A box.
 #[derive(Clone, Debug)]
 pub(super) struct Block {
+    #[cfg_attr(not(test), expect(dead_code, reason = "which boxes must not overlap"))]
     pub(super) role: Role,
     pub(super) rect: Rect,
     pub(super) radius: i32,

@@ -275,3 +275,73 @@ fn port_of(link: &husk_scope::links::Link, port: u16) -> String {
         Protocol::Udp => format!("{port}/udp"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use husk_scope::{Ceiling, Plan, Scopes};
+
+    use super::*;
+
+    fn part(name: &str, ipc: Scope) -> Part {
+        let mut scopes = Scopes::all(&Scope::Container);
+        scopes[Kind::Ipc] = ipc;
+        let mut part = Part::new(name, scopes.clone());
+        part.plan = Some(Plan::new(&scopes, &[], &Ceiling::default()).unwrap());
+        part
+    }
+
+    fn report(containers: Vec<Part>) -> Report {
+        Report {
+            pod: "shop".into(),
+            namespace: "default".into(),
+            denied: false,
+            plugins: Vec::new(),
+            sandbox: part("sandbox", Scope::Container),
+            containers,
+        }
+    }
+
+    fn owners(report: &Report) -> Vec<Owner> {
+        let picture = picture(report);
+        let scene = &picture.scenes[1];
+        let cells = scene.columns.iter().flat_map(|column| &column.cells);
+        let of_ipc = cells.filter(|(kind, _)| *kind == Kind::Ipc);
+        of_ipc
+            .map(|(_, cell)| scene.spaces[cell.space].owner.clone())
+            .collect()
+    }
+
+    #[test]
+    fn a_target_s_namespace_is_one_band_with_its_owner() {
+        let of = |name: &str| Owner::Some(format!("of {name}"));
+        let target = |name: &str| Scope::Target(name.into());
+        let report = report(vec![
+            part("a", Scope::Container),
+            part("b", target("a")),
+            part("c", target("b")),
+            part("d", Scope::Container),
+            part("e", Scope::Node),
+            part("f", target("e")),
+        ]);
+        let all = [
+            of("a"),
+            of("a"),
+            of("a"),
+            Owner::Own,
+            Owner::Node,
+            Owner::Node,
+        ];
+        assert_eq!(owners(&report), all);
+    }
+
+    #[test]
+    fn targets_that_lead_nowhere_or_in_a_circle_end() {
+        let target = |name: &str| Scope::Target(name.into());
+        let report = report(vec![
+            part("a", target("b")),
+            part("b", target("a")),
+            part("c", target("nobody")),
+        ]);
+        assert_eq!(owners(&report).len(), 3);
+    }
+}

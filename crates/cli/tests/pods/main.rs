@@ -21,6 +21,7 @@ mod namespaces;
 mod network;
 mod node;
 mod output;
+mod pictures;
 mod scopes;
 mod security;
 mod stop;

@@ -153,6 +153,34 @@ fn links_are_shown_before_anything_exists_and_who_decided_each() {
 }
 
 #[test]
+fn a_picture_shows_before_and_after() {
+    let config = isolate("{container = 'agent', to = 'app', port = 8080, local = 3128}");
+    let svg = succeeded(&plan(POD, &config, &["--svg"]));
+    let (before, after) = (">requested</text>", ">planned</text>");
+    assert!(svg.starts_with("<svg ") && svg.contains(before) && svg.contains(after));
+    assert!(svg.contains("network of agent: POD → CONTAINER"), "{svg}");
+    assert!(
+        svg.contains("agent:3128 → app:8080, decided by policy alone"),
+        "{svg}"
+    );
+    // Both containers are in the pod's network at first, and then one of them.
+    let of_network = |owner: &str| svg.matches(&format!("network namespace: {owner}<")).count();
+    assert_eq!(
+        (of_network("the pod&#39;s"), of_network("agent&#39;s own")),
+        (2, 1)
+    );
+
+    let gate = "settings.container-creating = { only = 'app', deny = '<i>not</i> today' }";
+    let refused = plan(POD, &plugin("gate", "says", gate), &["--svg"]);
+    assert_eq!(refused.status.code(), DENIED);
+    let svg = String::from_utf8_lossy(&refused.stdout);
+    assert!(
+        svg.contains("card refused") && svg.contains("&lt;i&gt;not&lt;/i&gt; today"),
+        "{svg}"
+    );
+}
+
+#[test]
 fn links_that_cannot_be_are_refused_by_the_plan() {
     let node = format!("  hostNetwork: true\n{POD}");
     let link = "{container = 'agent', from = 'pod', port = 9000}";
