@@ -12,6 +12,9 @@ pub(super) const CHIP: i32 = 18;
 /// Between lanes, and between the lines of the channel.
 const LANE: i32 = 9;
 
+/// The chips that every column has room for.
+const ABREAST: usize = 2;
+
 /// Between chips.
 const GAP: i32 = 6;
 
@@ -88,7 +91,8 @@ impl Wiring {
         wiring
     }
 
-    /// The chip of an end, made if it is not there: in the column that has the fewest.
+    /// The chip of an end, made if it is not there: in the first column that has room for it beside others
+    /// without being widened.
     fn chip(&mut self, end: &End, entered: bool, title: &str) -> Option<usize> {
         let mut chips = self.chips.iter_mut().enumerate();
         if let Some((at, chip)) =
@@ -100,7 +104,7 @@ impl Wiring {
         }
         let load = |column: &usize| {
             let chips = self.chips.iter();
-            chips.filter(|chip| chip.column == *column).count()
+            chips.filter(|chip| chip.column == *column).count() / ABREAST
         };
         let column = *end.columns.iter().min_by_key(|column| load(column))?;
         self.chips.push(Chip {

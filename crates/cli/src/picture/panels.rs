@@ -97,7 +97,7 @@ pub(super) fn cgroups(usages: &[Usage], width: i32) -> Layout {
         return layout;
     }
     // The name, the meter, the words: what names leave of the width is the meter's.
-    let words = [150, 156, 90];
+    let words = [156, 156, 92];
     let room = width - words.iter().sum::<i32>() - 36;
     let names = usages.iter().map(|usage| plain(12).width(&usage.name) + 34);
     let name = names.max().unwrap_or_default().max(140).min(room - 96);
@@ -124,7 +124,7 @@ pub(super) fn cgroups(usages: &[Usage], width: i32) -> Layout {
         track(usage, name, meter, y, &mut layout);
         let mut x = name + meter + 12;
         for (text, width) in usage.words.iter().zip(words) {
-            layout.text(rect(x, y, width, LINE), plain(12), "dim", text);
+            layout.text(rect(x, y, width, LINE), plain(11), "dim", text);
             x += width + 12;
         }
         y += LINE;
