@@ -162,8 +162,8 @@ fn a_picture_has_what_the_page_has() {
 #[test]
 fn what_is_kept_for_nobody_is_the_sandbox_s_and_links_reach_it() {
     let mut report = fixture::report();
-    for container in &mut report.containers[..2] {
-        container.namespaces[0].inode = Some(u64::from(container.id.len() as u32));
+    for (inode, container) in (1..).zip(&mut report.containers[..2]) {
+        container.namespaces[0].inode = Some(inode);
         container.namespaces[0].actual = Some(Scope::Container);
         container.namespaces[0].with.clear();
     }

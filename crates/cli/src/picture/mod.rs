@@ -6,6 +6,7 @@
 use self::layout::Layout;
 use self::model::Picture;
 
+mod bands;
 pub(crate) mod decided;
 mod html;
 mod layout;

@@ -1,8 +1,8 @@
 //! What stands around the scenes: the title, a legend, the cgroups, who decided.
+use super::bands::{BADGE, mark, number};
 use super::layout::{Anchor, Layout, Role, rect};
 use super::measure::{bold, plain};
 use super::model::{Decider, Picture, Usage};
-use super::scene::{BADGE, mark, number};
 
 /// The height of a line of a panel.
 const LINE: i32 = 24;

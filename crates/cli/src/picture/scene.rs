@@ -6,10 +6,11 @@
 //! band is in pieces of the same colour and the same words.
 use husk_scope::Kind;
 
+use super::bands::bands;
 use super::layout::{Anchor, Layout, Rect, Role, rect};
 use super::links::{CHIP, Rows, Wiring};
 use super::measure::{Font, bold, plain};
-use super::model::{Cell, Owner, Scene, Space, State};
+use super::model::{Owner, Scene, State};
 use super::order::Row;
 
 /// The lines, from top to bottom: what mostly is the node's, a container's, the pod's.
@@ -27,34 +28,30 @@ const LINES: [Kind; 8] = [
 /// The most containers side by side.
 const ABREAST: usize = 7;
 
-const PADDING: i32 = 16;
+pub(super) const PADDING: i32 = 16;
 /// Between the node's box and the pod.
 const BRIDGE: i32 = 26;
-const NODE: i32 = 104;
+pub(super) const NODE: i32 = 104;
 const COLUMN: i32 = 158;
 const GAP: i32 = 18;
 /// The names of frames.
 const LABEL: i32 = 34;
 /// The name and the state of a container.
-const HEAD: i32 = 54;
-const BAND: i32 = 24;
-const LINE: i32 = 30;
+pub(super) const HEAD: i32 = 54;
+pub(super) const BAND: i32 = 24;
+pub(super) const LINE: i32 = 30;
 const NAME: Font = bold(14);
 /// How far what is shared reaches out of a box.
-const OUT: i32 = 5;
-pub(super) const BADGE: i32 = 16;
-
-/// Colours of what some containers share.
-const SOME: [&str; 4] = ["band some0", "band some1", "band some2", "band some3"];
+pub(super) const OUT: i32 = 5;
 
 /// Where the columns of a scene are.
-struct Places {
+pub(super) struct Places {
     /// Numbers of columns, row by row.
-    rows: Vec<Vec<usize>>,
+    pub(super) rows: Vec<Vec<usize>>,
     /// By number: row, left edge, width.
-    spots: Vec<(usize, i32, i32)>,
+    pub(super) spots: Vec<(usize, i32, i32)>,
     /// The top of each row.
-    tops: Vec<i32>,
+    pub(super) tops: Vec<i32>,
     /// The height of the boxes of each row.
     heights: Vec<i32>,
     pod: Rect,
@@ -70,7 +67,7 @@ pub(super) fn signature(scene: &Scene) -> (Row, Vec<Row>) {
     (node.to_vec(), columns.collect())
 }
 
-fn node_space(scene: &Scene, kind: Kind) -> Option<usize> {
+pub(super) fn node_space(scene: &Scene, kind: Kind) -> Option<usize> {
     let mut spaces = scene.spaces.iter();
     spaces.position(|space| space.kind == kind && space.owner == Owner::Node)
 }
@@ -255,171 +252,4 @@ fn card(scene: &Scene, places: &Places, index: usize, layout: &mut Layout) {
     layout.block(Role::Dot, rect(card.x + 12, card.y + 33, 8, 8), 4, dot);
     let room = rect(card.x + 26, card.y + 28, card.w - 38, 16);
     layout.text(room, plain(11), "dim", &column.status);
-}
-
-/// The bands of one kind of namespace in a row of columns.
-fn bands(
-    scene: &Scene,
-    places: &Places,
-    row: usize,
-    (line, kind): (usize, Kind),
-    layout: &mut Layout,
-) {
-    let (Some(columns), Some(top)) = (places.rows.get(row), places.tops.get(row)) else {
-        return;
-    };
-    let y = top + HEAD + i32::try_from(line).unwrap_or(i32::MAX) * LINE;
-    let node = node_space(scene, kind);
-    let mut pieces = vec![Piece {
-        space: node,
-        cells: Vec::new(),
-        is_node: true,
-    }];
-    for index in columns {
-        let column = scene.columns.get(*index);
-        let spot = places.spots.get(*index);
-        let (Some(column), Some((_, x, width))) = (column, spot) else {
-            continue;
-        };
-        let Some(cell) = column.cell(kind) else {
-            // A gap: what comes after it is no neighbour of what is before.
-            pieces.push(Piece::default());
-            continue;
-        };
-        let here = (cell, rect(*x, y, *width, BAND));
-        match pieces.last_mut() {
-            Some(piece) if piece.space == Some(cell.space) => piece.cells.push(here),
-            _ => pieces.push(Piece {
-                space: Some(cell.space),
-                cells: vec![here],
-                is_node: false,
-            }),
-        }
-    }
-    for piece in pieces {
-        piece.draw(scene, kind, y, layout);
-    }
-}
-
-/// A part of a band without a break.
-#[derive(Default)]
-struct Piece {
-    space: Option<usize>,
-    cells: Vec<(Cell, Rect)>,
-    /// It begins in the node's box.
-    is_node: bool,
-}
-
-impl Piece {
-    fn draw(&self, scene: &Scene, kind: Kind, y: i32, layout: &mut Layout) {
-        let space = self.space.and_then(|space| scene.spaces.get(space));
-        let first = self.cells.first().map(|(_, cell)| *cell);
-        let last = self.cells.last().map(|(_, cell)| *cell);
-        let own = space.is_some_and(|space| space.owner == Owner::Own);
-        let out = if own { -8 } else { OUT };
-        let start = if self.is_node {
-            Some(PADDING + 8)
-        } else {
-            first.map(|cell| cell.x - out)
-        };
-        let end = last.map(|cell| cell.right() + out);
-        let Some(start) = start else { return };
-        let end = end.unwrap_or(PADDING + NODE - 8);
-        let class = class(scene, space, self.is_node);
-        let title = space.map_or_else(
-            || format!("the node's {kind} namespace"),
-            |space| space.title.clone(),
-        );
-        layout
-            .block(
-                Role::Band,
-                rect(start, y, end - start, BAND),
-                BAND / 2,
-                class,
-            )
-            .titled(&title);
-        for (cell, room) in &self.cells {
-            badges(*cell, *room, layout);
-        }
-        let mut room = rect(start + 12, y, 0, BAND);
-        // Words stand in the first box, before its badge.
-        room.w = match (self.is_node, first) {
-            (true, _) => PADDING + NODE - 10 - room.x,
-            (false, Some(cell)) => cell.right() - 10 - room.x - self.badges(),
-            (false, None) => return,
-        };
-        words(space, kind, self.is_node, room, layout);
-    }
-
-    /// The room that the first box's badges take.
-    fn badges(&self) -> i32 {
-        let Some((first, _)) = self.cells.first() else {
-            return 0;
-        };
-        let shown = [first.by.is_some(), first.wrong].into_iter();
-        shown.map(|shown| if shown { BADGE + 4 } else { 0 }).sum()
-    }
-}
-
-fn class(scene: &Scene, space: Option<&Space>, is_node: bool) -> &'static str {
-    match space.map(|space| &space.owner) {
-        Some(Owner::Node) | None => "band node",
-        _ if is_node => "band node",
-        Some(Owner::Pod) => "band pod",
-        Some(Owner::Own) => "band own",
-        Some(Owner::Some(name)) => {
-            let mut names = Vec::new();
-            for space in &scene.spaces {
-                match &space.owner {
-                    Owner::Some(name) if !names.contains(&name) => names.push(name),
-                    _ => {}
-                }
-            }
-            let at = names.iter().position(|other| *other == name);
-            let classes = SOME.iter().cycle();
-            classes
-                .skip(at.unwrap_or_default())
-                .next()
-                .unwrap_or(&"band some0")
-        }
-    }
-}
-
-/// The kind, and whose it is where the colour alone does not say it.
-fn words(space: Option<&Space>, kind: Kind, is_node: bool, room: Rect, layout: &mut Layout) {
-    let used = layout.text(room, bold(12), "kind", kind.name()) + 6;
-    let whose = match space.map(|space| &space.owner) {
-        _ if is_node => return,
-        None | Some(Owner::Own) => return,
-        Some(Owner::Node) => "node",
-        Some(Owner::Pod) => "pod",
-        Some(Owner::Some(name)) => name,
-    };
-    let room = rect(room.x + used, room.y, room.w - used, room.h);
-    layout.text(room, plain(11), "whose", whose);
-}
-
-/// At the end of a cell: who decided, and whether it came otherwise.
-fn badges(cell: Cell, room: Rect, layout: &mut Layout) {
-    let mut x = room.right() - 12 - BADGE;
-    let y = room.y + (BAND - BADGE) / 2;
-    if let Some(by) = cell.by {
-        number(by, x, y, layout);
-        x -= BADGE + 4;
-    }
-    if cell.wrong {
-        mark("badge alarm", "!", x, y, layout);
-    }
-}
-
-/// The number of who decided.
-pub(super) fn number(by: usize, x: i32, y: i32, layout: &mut Layout) {
-    mark("badge", &(by + 1).to_string(), x, y, layout);
-}
-
-pub(super) fn mark(class: &'static str, text: &str, x: i32, y: i32, layout: &mut Layout) {
-    let at = rect(x, y, BADGE, BADGE);
-    layout.block(Role::Badge, at, BADGE / 2, class);
-    let size = if text.len() < 2 { 10 } else { 8 };
-    layout.anchored(at, Anchor::Middle, bold(size), "number", text);
 }

@@ -134,7 +134,8 @@ pub(super) fn mixed(count: usize) -> Picture {
         choices[6] = [2, 0][number % 2];
     }
     let joints: Vec<_> = (0..count.min(14))
-        .map(|number| (number, number * 7 + 1, 8000 + number as u16 % 9))
+        .zip((8000..8009).cycle())
+        .map(|(number, port)| (number, number * 7 + 1, port))
         .filter(|(from, to, _)| from % count != to % count)
         .collect();
     pod(&containers, &joints)
