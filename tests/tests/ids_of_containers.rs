@@ -83,7 +83,7 @@ fn what_they_write_belongs_to_the_nodes_users(mode: Mode) {
     let containerd = Containerd::of_the_suite();
     let cri = containerd.cri();
     let pod = cri.pod_of(HANDLER, mode).run();
-    let volume = tempfile::tempdir_in("/var/tmp").unwrap();
+    let volume = tempfile::tempdir_in(&containerd.lab().run).unwrap();
     chown(volume.path(), Some(1234), Some(1234)).unwrap();
     let mounted = |name| {
         let container = pod.container(name, &["sleep", "1000000"]);

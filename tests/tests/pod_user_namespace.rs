@@ -109,7 +109,7 @@ fn volumes_are_seen_with_the_owners_of_the_pod(mode: Mode) {
     let containerd = Containerd::of_the_suite();
     let cri = containerd.cri();
     let pod = pod(&cri, mode).run();
-    let volume = tempfile::tempdir_in("/var/tmp").unwrap();
+    let volume = tempfile::tempdir_in(&containerd.lab().run).unwrap();
     let file = volume.path().join("of-1234");
     fs::write(&file, "").unwrap();
     chown(&file, Some(1234), Some(1234)).unwrap();
