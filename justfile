@@ -28,6 +28,10 @@ bench *words:
 dist profile="release":
     packaging/dist {{profile}}
 
+# Installs, uses and removes the Debian package in a new system.
+dist-test:
+    HUSK_FRESH_FILES="$(echo target/dist/*.deb)" tests/fresh packaging/try-package
+
 # The plugins, with the tools of C, JavaScript and Python.
 plugins:
     plugins/build --all
