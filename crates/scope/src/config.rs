@@ -2,6 +2,8 @@
 //!
 //! `examples/config.toml` documents every key. The default, no file at all, assigns nothing and
 //! bounds nothing: every container gets what containerd requests.
+mod amounts;
+mod audit;
 mod links;
 mod plugin;
 mod reader;
@@ -15,6 +17,7 @@ use crate::scope::SCOPE_WORDS;
 use crate::{
     Assignment, Ceiling, Kind, Offset, Offsets, Plan, PlanError, Ranges, Scope, Scopes, Width,
 };
+pub use audit::{AUDIT_DIR, Audit};
 pub use plugin::{Mode, OnError, Plugin};
 use plugin::{plugins, seccomp_profiles};
 pub use reader::{ConfigError, Problem};
@@ -27,13 +30,14 @@ pub const DEFAULT_PATH: &str = "/etc/husk/config.toml";
 pub const BY: &str = "configuration";
 
 /// The keys of the document.
-const KEYS: [&str; 7] = [
+const KEYS: [&str; 8] = [
     "scopes",
     "containers",
     "time",
     "users",
     "ceiling",
     "plugin",
+    "audit",
     "seccomp-profiles",
 ];
 /// The keys of `[containers.NAME]`.
@@ -57,6 +61,8 @@ pub struct Config {
     pub users: Ranges,
     /// The plugins, in the order in which they are asked.
     pub plugins: Vec<Plugin>,
+    /// Where what the plugins answer is recorded.
+    pub audit: Audit,
     /// The files of the seccomp profiles that plugins may name.
     pub seccomp_profiles: BTreeMap<String, PathBuf>,
     scopes: BTreeMap<Kind, Scope>,
@@ -103,6 +109,9 @@ impl Config {
         }
         if let Some(value) = root.get("plugin") {
             config.plugins = plugins(value)?;
+        }
+        if let Some(value) = root.get("audit") {
+            config.audit = audit::audit(value)?;
         }
         if let Some(value) = root.get("seccomp-profiles") {
             config.seccomp_profiles = seccomp_profiles(value)?;

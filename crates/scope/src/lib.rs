@@ -62,6 +62,7 @@
 //! it bounds for the kinds that the configuration lists.
 #![forbid(unsafe_code)]
 
+pub mod audit;
 mod ceiling;
 pub mod config;
 mod edit;

@@ -1,11 +1,12 @@
 //! `[[plugin]]`: which plugins decide, in which order, within which limits.
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::amounts::{duration, size};
 use super::reader::{ConfigError, Table, Value};
-use crate::Offset;
 
 /// The keys of `[[plugin]]`.
 pub(super) const PLUGIN_KEYS: [&str; 8] = [
@@ -21,22 +22,14 @@ pub(super) const ON_ERROR: [&str; 2] = ["deny", "ignore"];
 /// How long a call may take where nothing is said.
 const DEADLINE: Duration = Duration::from_millis(50);
 
-/// The longest deadline: containerd's own patience with a shim ends before.
-const LONGEST_DEADLINE: Duration = Duration::from_secs(5);
+/// The deadlines there may be: containerd's own patience with a shim ends before a longer one.
+const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(5);
 
 /// How much memory an instance may have where nothing is said, in bytes.
 const MEMORY: u64 = 64 << 20;
 
-/// The most an instance may be given: what 32-bit WebAssembly can address.
-const MOST_MEMORY: u64 = 4 << 30;
-
-/// What memory is counted in.
-const SIZES: [(&str, u64); 4] = [
-    ("GiB", 1 << 30),
-    ("MiB", 1 << 20),
-    ("KiB", 1 << 10),
-    ("B", 1),
-];
+/// What an instance may be given: 32-bit WebAssembly can address no more.
+const MEMORIES: RangeInclusive<u64> = 1..=4 << 30;
 
 /// A plugin, as the handler's configuration runs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,13 +76,14 @@ impl FromStr for Mode {
     }
 }
 
-/// What happens when a plugin fails: traps, takes too long, is missing or is not the configured one.
+/// What happens when a plugin fails (traps, takes too long, is missing or is not the configured one),
+/// or when its answer cannot be recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnError {
     /// What it was asked about is denied.
     #[default]
     Deny,
-    /// It is as if it had not been asked.
+    /// It is as if it had not been asked; what it answered holds, whether or not it is on record.
     Ignore,
 }
 
@@ -130,8 +124,12 @@ fn plugin(value: Value<'_>) -> Result<Plugin, ConfigError> {
         sha256: table.get("sha256").map(sha256).transpose()?,
         mode: word(&table, "mode", &MODES)?,
         on_error: word(&table, "on-error", &ON_ERROR)?,
-        deadline: table.get("deadline").map_or(Ok(DEADLINE), deadline)?,
-        memory: table.get("memory").map_or(Ok(MEMORY), memory)?,
+        deadline: table.get("deadline").map_or(Ok(DEADLINE), |value| {
+            duration(value, DEADLINES, "a deadline is from \"1ms\" to \"5s\"")
+        })?,
+        memory: table.get("memory").map_or(Ok(MEMORY), |value| {
+            size(value, MEMORIES, "a size up to 4GiB")
+        })?,
         settings: match table.get("settings") {
             Some(settings) => {
                 settings.table("plugin.settings".to_owned())?;
@@ -171,7 +169,7 @@ fn name(value: Value<'_>) -> Result<String, ConfigError> {
     Ok(name.to_owned())
 }
 
-fn absolute(value: Value<'_>) -> Result<PathBuf, ConfigError> {
+pub(super) fn absolute(value: Value<'_>) -> Result<PathBuf, ConfigError> {
     let path = Path::new(value.string("a path in quotes")?);
     if !path.is_absolute() {
         let path = path.display();
@@ -186,34 +184,4 @@ fn sha256(value: Value<'_>) -> Result<String, ConfigError> {
         return Err(value.senseless("a sha256 is 64 hexadecimal digits, as `sha256sum` prints it"));
     }
     Ok(digest.to_ascii_lowercase())
-}
-
-fn deadline(value: Value<'_>) -> Result<Duration, ConfigError> {
-    let text = value.string("a duration in quotes, such as \"50ms\"")?;
-    let offset: Offset = text
-        .parse()
-        .map_err(|message: String| value.senseless(message))?;
-    let deadline = u64::try_from(offset.secs)
-        .map(|secs| Duration::new(secs, offset.nanosecs))
-        .ok()
-        .filter(|deadline| (Duration::from_millis(1)..=LONGEST_DEADLINE).contains(deadline));
-    deadline.ok_or_else(|| value.senseless("a deadline is from \"1ms\" to \"5s\""))
-}
-
-fn memory(value: Value<'_>) -> Result<u64, ConfigError> {
-    let text = value.string("a size in quotes, such as \"64MiB\"")?;
-    let bytes = SIZES.into_iter().find_map(|(unit, size)| {
-        text.strip_suffix(unit)?
-            .trim_end()
-            .parse::<u64>()
-            .ok()?
-            .checked_mul(size)
-    });
-    bytes
-        .filter(|bytes| (1..=MOST_MEMORY).contains(bytes))
-        .ok_or_else(|| {
-            value.senseless(format!(
-            "`{text}` is not a size up to 4GiB: use a whole number with a unit B, KiB, MiB or GiB"
-        ))
-        })
 }

@@ -1,6 +1,6 @@
 //! A TOML document with positions: every complaint says where, and what would be right.
 use std::fmt;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::str::FromStr;
 
 use toml::Spanned;
@@ -200,29 +200,38 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// The whole number of this range that it must be; `wanted` says so in words.
+    pub(super) fn whole(
+        self,
+        valid: RangeInclusive<u32>,
+        wanted: &'static str,
+    ) -> Result<u32, ConfigError> {
+        let DeValue::Integer(integer) = self.value.get_ref() else {
+            return Err(self.wrong_type(wanted));
+        };
+        let number = u32::from_str_radix(integer.as_str(), integer.radix());
+        let number = number.ok().filter(|number| valid.contains(number));
+        number.ok_or_else(|| self.senseless(format!("`{integer}` is not {wanted}")))
+    }
+
     /// The port that it must be.
     pub(super) fn port(self) -> Result<u16, ConfigError> {
-        let DeValue::Integer(integer) = self.value.get_ref() else {
-            return Err(self.wrong_type("a port, from 1 to 65535"));
-        };
-        match u16::from_str_radix(integer.as_str(), integer.radix()) {
-            Ok(port) if port > 0 => Ok(port),
-            _ => Err(self.senseless(format!("`{integer}` is not a port, from 1 to 65535"))),
+        let wanted = "a port, from 1 to 65535";
+        let port = self.whole(1..=u16::MAX.into(), wanted)?;
+        u16::try_from(port).map_err(|_| self.wrong_type(wanted))
+    }
+
+    /// The answer to a question of yes or no.
+    pub(super) fn boolean(self) -> Result<bool, ConfigError> {
+        match self.value.get_ref() {
+            DeValue::Boolean(boolean) => Ok(*boolean),
+            _ => Err(self.wrong_type("true or false")),
         }
     }
 
     /// The number above 0 that it must be.
     pub(super) fn number(self) -> Result<u32, ConfigError> {
-        let DeValue::Integer(integer) = self.value.get_ref() else {
-            return Err(self.wrong_type("a number above 0"));
-        };
-        match u32::from_str_radix(integer.as_str(), integer.radix()) {
-            Ok(number) if number > 0 => Ok(number),
-            _ => Err(self.senseless(format!(
-                "`{integer}` is not a number from 1 to {}",
-                u32::MAX
-            ))),
-        }
+        self.whole(1..=u32::MAX, "a number from 1 to 4294967295")
     }
 
     /// The value as JSON; what JSON has no word for (a date, a number that is not finite) is refused.

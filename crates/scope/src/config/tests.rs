@@ -82,6 +82,9 @@ fn the_example_is_valid_once_switched_on_and_mentions_every_key() {
             "{key}"
         );
     }
+    for key in audit::AUDIT_KEYS {
+        has(&["audit", key]);
+    }
     for word in plugin::MODES.iter().chain(&plugin::ON_ERROR) {
         assert!(EXAMPLE.contains(&format!("\"{word}\"")), "{word}");
     }
@@ -90,6 +93,48 @@ fn the_example_is_valid_once_switched_on_and_mentions_every_key() {
     }
     for width in Width::ALL {
         assert!(EXAMPLE.contains(&format!("\"{}\"", width.name())));
+    }
+}
+
+#[test]
+fn the_audit_record_is_where_and_as_large_as_it_says() {
+    let hour = std::time::Duration::from_secs(3600);
+    let audit = parse("").audit;
+    assert_eq!(audit.dir, std::path::Path::new("/var/log/husk"));
+    assert_eq!(
+        (audit.max_size, audit.max_age, audit.keep),
+        (16 << 20, hour * 168, 8)
+    );
+    assert_eq!((audit.on_error, audit.journal), (OnError::Ignore, false));
+    let said = "[audit]\ndir = '/a'\nmax-size = '64KiB'\nmax-age = '1h'\nkeep = 1\n\
+                on-error = 'deny'\njournal = true";
+    let said = parse(said).audit;
+    assert_eq!(
+        said,
+        Audit {
+            dir: "/a".into(),
+            max_size: 64 << 10,
+            max_age: hour,
+            keep: 1,
+            on_error: OnError::Deny,
+            journal: true,
+        }
+    );
+    for (text, words) in [
+        ("dir = 'log'", "`log` is not an absolute path"),
+        ("max-size = '1KiB'", "not a size from 64KiB to 1GiB"),
+        ("max-age = '1s'", "from \"1m\" to \"366d\""),
+        ("keep = 0", "`0` is not a number of files, from 1 to 1000"),
+        ("keep = '8'", "must be a number of files"),
+        ("on-error = 'denied'", "did you mean `deny`?"),
+        ("journal = 'yes'", "must be true or false"),
+        ("max-files = 3", "not a key of [audit]"),
+    ] {
+        let said = complaint(&format!("[audit]\n{text}"));
+        assert!(
+            said.contains(words) && said.contains("husk.toml:2:"),
+            "{said}"
+        );
     }
 }
 
@@ -182,7 +227,7 @@ fn complaints_say_where_and_what_would_be_right() {
         (
             "xyz = 1",
             "husk.toml:1:1: `xyz` is not a key of the configuration; use one of scopes, \
-             containers, time, ceiling, plugin, seccomp-profiles",
+             containers, time, ceiling, plugin, audit, seccomp-profiles",
         ),
         (
             "[scopes]\nuts = 'contianer'",
