@@ -1,7 +1,7 @@
 //! A lab: the part of the machine that belongs to one run of the suite.
 //!
-//! Its mount namespace has its own `/run/containerd`, `/run/husk`, `/run/netns` and `/etc/husk`; its network
-//! namespace is, for the pods in it, the node's. So a containerd that the machine already runs
+//! Its mount namespace has its own `/run/containerd`, `/run/husk`, `/run/netns`, `/etc/husk` and
+//! `/var/log/husk`; its network namespace is, for the pods in it, the node's. So a containerd that the machine already runs
 //! sees nothing of the suite, and the suite nothing of it.
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -85,7 +85,13 @@ impl Lab {
         hide_hybrid_cgroup2()?;
         fs::create_dir(&lab.run).with_context(|| format!("create {}", lab.run.display()))?;
         tmpfs(&lab.run)?;
-        for dir in ["/run/containerd", "/run/husk", "/run/netns", "/etc/husk"] {
+        for dir in [
+            "/run/containerd",
+            "/run/husk",
+            "/run/netns",
+            "/etc/husk",
+            "/var/log/husk",
+        ] {
             fs::create_dir_all(dir)?;
             tmpfs(Path::new(dir))?;
         }

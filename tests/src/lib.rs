@@ -14,6 +14,7 @@
     reason = "a harness ends the test by panicking, and says why on stderr"
 )]
 
+pub mod audit;
 pub mod cgroup;
 pub mod command;
 pub mod containerd;

@@ -81,7 +81,7 @@ fn who_decided_is_seen_in_the_record_in_inspect_and_in_the_audit(mode: Mode) {
     let asked = |plugin: &str| {
         let mut lines = lines
             .iter()
-            .filter(|line| line["question"] == "link-container");
+            .filter(|line| line["event"] == "link-container");
         lines
             .find(|line| line["plugin"] == plugin && line["container"] == "agent")
             .unwrap_or_else(|| panic!("{plugin} is not in {lines:?}"))
@@ -89,16 +89,16 @@ fn who_decided_is_seen_in_the_record_in_inspect_and_in_the_audit(mode: Mode) {
     };
     let isolate = asked("isolate");
     assert_eq!(
-        isolate["answer"],
+        isolate["decided"],
         "to tcp port 8080 of container proxy (local 3128); from tcp port 9000 of the pod"
     );
     assert_eq!(
-        (&isolate["counted"], &isolate["denied"]),
-        (&true.into(), &false.into())
+        (&isolate["counted"], &isolate["answer"]),
+        (&true.into(), &"links".into())
     );
-    assert_eq!(asked("second")["answer"], "no links");
+    assert_eq!(asked("second")["answer"], "admitted");
     let watcher = asked("watcher");
-    assert_eq!(watcher["answer"], "to tcp port 7 of the pod");
+    assert_eq!(watcher["decided"], "to tcp port 7 of the pod");
     assert_eq!(watcher["counted"], false);
 }
 
@@ -118,7 +118,7 @@ fn a_container_that_is_made_again_is_asked_about_again(mode: Mode) {
     }
     let lines = audit(&pod);
     let asked = lines.iter().filter(|line| {
-        line["question"] == "link-container"
+        line["event"] == "link-container"
             && line["plugin"] == "isolate"
             && line["container"] == "agent"
     });

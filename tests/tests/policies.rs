@@ -2,6 +2,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use husk_tests::audit::refuses;
 use husk_tests::containerd::Containerd;
 use husk_tests::ctr::{Container, unique};
 
@@ -96,17 +97,10 @@ fn a_monitored_plugin_decides_nothing_and_is_on_record() {
     let container = configured(&containerd, &config);
     container.start(&["sleep", "1000000"]);
     assert_eq!(container.exec(&["sh", "-c", "echo ran"]).ok(), "ran\n");
-    let pod = Path::new("/run/husk")
-        .join(containerd.ctr().namespace())
-        .join(&container.id);
-    let audit = fs::read_to_string(pod.join("audit.jsonl")).unwrap();
-    let refusals: Vec<serde_json::Value> = audit
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .filter(|line: &serde_json::Value| line["denied"] == true)
-        .collect();
-    assert_eq!(refusals.len(), 1, "{audit}");
-    assert_eq!(refusals[0]["question"], "exec-starting");
+    let lines = husk_tests::audit::of(&container.id);
+    let refusals: Vec<_> = lines.iter().filter(|line| refuses(line)).collect();
+    assert_eq!(refusals.len(), 1, "{lines:#?}");
+    assert_eq!(refusals[0]["event"], "exec-starting");
     assert_eq!(refusals[0]["counted"], false);
     assert_eq!(refusals[0]["digest"].as_str().map(str::len), Some(64));
 }

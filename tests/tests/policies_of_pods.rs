@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use husk_tests::audit::refuses;
 use husk_tests::command::until;
 use husk_tests::containerd::Containerd;
 use husk_tests::cri::{Mode, Pod};
@@ -39,14 +40,9 @@ pub(crate) fn says(message: &str, words: &[&str]) {
     }
 }
 
-/// The pod's audit record.
+/// What is on record of the pod.
 pub(crate) fn audit(pod: &Pod<'_>) -> Vec<Value> {
-    let file = Path::new("/run/husk/k8s.io")
-        .join(&pod.id)
-        .join("audit.jsonl");
-    let text = fs::read_to_string(file).unwrap();
-    let line = |line| serde_json::from_str(line).unwrap();
-    text.lines().map(line).collect()
+    husk_tests::audit::of(&pod.id)
 }
 
 fn a_pod_is_refused_when_it_is_run(mode: Mode) {
@@ -173,18 +169,18 @@ fn a_failure_may_be_ignored_and_a_monitor_decides_nothing(mode: Mode) {
     let pod = cri.pod_of("bad-policies", mode).run();
     let (_excused, _watched) = (pod.sleeper("excused"), pod.sleeper("watched"));
     let audit = audit(&pod);
-    let denied: Vec<_> = audit.iter().filter(|line| line["denied"] == true).collect();
+    let denied: Vec<_> = audit.iter().filter(|line| refuses(line)).collect();
     assert_eq!(denied.len(), 2, "{denied:#?}");
     let of = |plugin: &str| {
         let line = denied.iter().find(|line| line["plugin"] == plugin);
         line.unwrap_or_else(|| panic!("no {plugin} in {denied:#?}"))
     };
-    assert_eq!(of("excused")["question"], "scope-container");
-    assert_eq!(of("watching")["answer"], "it would be refused");
+    assert_eq!(of("excused")["event"], "scope-container");
+    assert_eq!(of("watching")["reason"], "it would be refused");
     for line in &audit {
         assert_eq!(
             line["counted"],
-            !(line["plugin"] == "watching" || line["denied"] == true)
+            !(line["plugin"] == "watching" || refuses(line))
         );
         for field in ["digest", "input"] {
             assert_eq!(line[field].as_str().map(str::len), Some(64), "{line}");
@@ -347,7 +343,7 @@ fn what_has_happened_is_told_in_order(mode: Mode) {
     let told = |wanted: &str, container: Option<&str>| {
         audit(&pod)
             .iter()
-            .any(|line| line["question"] == wanted && line["container"].as_str() == container)
+            .any(|line| line["event"] == wanted && line["container"].as_str() == container)
     };
     for name in ["app", "brief"] {
         until("its end is told", || told("container-exited", Some(name)));
@@ -363,7 +359,7 @@ fn what_has_happened_is_told_in_order(mode: Mode) {
         let lines = audit.iter().filter(|line| line["plugin"] == "trap");
         let lines =
             lines.filter(|line| about.contains(&line["container"].as_str().unwrap_or("sandbox")));
-        let words = lines.map(|line| line["question"].as_str().unwrap().to_owned());
+        let words = lines.map(|line| line["event"].as_str().unwrap().to_owned());
         words.collect::<Vec<_>>()
     };
     let mut sandbox = vec![

@@ -1,14 +1,17 @@
 //! Times, as lines have them.
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
 
-/// Now, in UTC, to the microsecond: always as many characters, so that text sorts as time does.
-#[must_use]
-pub fn now() -> String {
-    write(OffsetDateTime::now_utc())
+/// Now, as lines have it.
+pub(crate) fn now() -> String {
+    text(OffsetDateTime::now_utc())
 }
 
-fn write(time: OffsetDateTime) -> String {
+/// A time as lines have it, in UTC to the microsecond: always as many characters, so that text sorts
+/// as time does.
+#[must_use]
+pub fn text(time: OffsetDateTime) -> String {
+    let time = time.to_offset(UtcOffset::UTC);
     format!(
         "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z",
         time.year(),
@@ -33,14 +36,16 @@ mod tests {
 
     #[test]
     fn a_time_is_read_as_it_was_written() {
-        let text = "2026-03-04T05:06:07.000089Z";
-        assert_eq!(write(parse(text).unwrap()), text);
+        let written = "2026-03-04T05:06:07.000089Z";
+        assert_eq!(text(parse(written).unwrap()), written);
         assert_eq!(
-            write(OffsetDateTime::UNIX_EPOCH),
+            text(OffsetDateTime::UNIX_EPOCH),
             "1970-01-01T00:00:00.000000Z"
         );
+        let elsewhere = parse("2026-03-04T06:06:07.000089+01:00");
+        assert_eq!(text(elsewhere.unwrap()), written);
         let now = now();
-        assert_eq!(write(parse(&now).unwrap()), now);
+        assert_eq!(text(parse(&now).unwrap()), now);
         assert_eq!(parse("yesterday"), None);
     }
 }

@@ -19,7 +19,7 @@ mod journal;
 mod reader;
 mod writer;
 
-pub use clock::{now, parse};
+pub use clock::{parse, text};
 pub use files::CURRENT;
 pub use reader::{Entry, Reader};
 pub use writer::{AppendError, Writer};

@@ -1,6 +1,7 @@
 //! `husk`: runs pods without containerd, and shows what pods are made of.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod bench;
 mod detach;
 mod doctor;
@@ -59,6 +60,8 @@ enum Command {
     Plan(plan::Args),
     /// Make, build, check, test, measure and compile plugins
     Policy(policy::Args),
+    /// Show what plugins have answered on this node, and what was refused
+    Audit(audit::Args),
     /// Look at what this node has of what husk needs
     Doctor(doctor::Args),
     /// Make husk a runtime of this node's containerd
@@ -89,6 +92,7 @@ fn main() -> ExitCode {
         Command::Logs(args) => logs::run(&paths, &args),
         Command::Plan(args) => plan::run(&paths, &args),
         Command::Policy(args) => policy::run(&args),
+        Command::Audit(args) => audit::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Install(args) => install::install(&paths.data, &args),

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use husk_scope::config::{self, Mode, OnError};
 use husk_scope::links::{self, Link, LinkError};
-use husk_scope::{Assignment, Kind, Scope};
+use husk_scope::{Assignment, Kind, Scope, audit};
+use oci_spec::runtime::Process;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -42,12 +43,15 @@ pub struct Decision {
     /// The scopes it assigned, where the answer is such.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub scopes: BTreeMap<Kind, Scope>,
-    /// Whether the answer refuses.
-    pub denied: bool,
+    /// The same in one word.
+    pub verdict: audit::Answer,
     /// Whether the answer counted: not in monitor mode, nor when its failure is ignored.
     pub counted: bool,
     /// How long it took, in microseconds.
     pub micros: u64,
+    /// The exec that it was about, as far as a line of the audit record holds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exec: Option<audit::Exec>,
 }
 
 /// A refusal, and by whom.
@@ -159,9 +163,10 @@ impl Chain {
                 input: String::new(),
                 answer: problem.clone(),
                 scopes: BTreeMap::new(),
-                denied: true,
+                verdict: audit::Answer::Failed,
                 counted,
                 micros: 0,
+                exec: None,
             });
             if !counted {
                 let left_out = format!("is left out: {problem}");
@@ -359,9 +364,10 @@ impl Chain {
                 Ok(Answer::Scopes(scopes)) => scopes.iter().cloned().collect(),
                 _ => BTreeMap::new(),
             },
-            denied: reply.answer.is_err(),
+            verdict: verdict(&reply.answer),
             counted,
             micros: u64::try_from(reply.took.as_micros()).unwrap_or(u64::MAX),
+            exec: question.process().map(exec),
         });
         if !counted {
             if let (true, Mode::Enforce, Err(failure)) = (failed, settings.mode, &reply.answer) {
@@ -381,6 +387,25 @@ impl Chain {
             }),
         };
     }
+}
+
+/// An answer in one word.
+fn verdict(answer: &Result<Answer, Failure>) -> audit::Answer {
+    match answer {
+        Ok(Answer::Silent | Answer::Admitted) => audit::Answer::Admitted,
+        Ok(Answer::Scopes(scopes)) if scopes.is_empty() => audit::Answer::Admitted,
+        Ok(Answer::Links(links)) if links.is_empty() => audit::Answer::Admitted,
+        Ok(Answer::Scopes(_)) => audit::Answer::Scopes,
+        Ok(Answer::Links(_)) => audit::Answer::Links,
+        Ok(Answer::Edited(..)) => audit::Answer::Edited,
+        Err(Failure::Denied(_)) => audit::Answer::Denied,
+        Err(_) => audit::Answer::Failed,
+    }
+}
+
+fn exec(process: &Process) -> audit::Exec {
+    let args = process.args().iter().flatten().map(String::as_str);
+    audit::Exec::new(args, process.user().uid(), process.user().gid())
 }
 
 /// What was assigned to a kind so far, and by whom.

@@ -5,6 +5,7 @@
 //! `-info` and `-v` describe it.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod background;
 mod children;
 mod cleanup;

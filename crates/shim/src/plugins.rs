@@ -7,16 +7,13 @@ mod compiler;
 mod lines;
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::io;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use husk_plugin_host::artifact::{self, Cache};
 use husk_plugin_host::{
-    Chain, Clock, Decision, Host, Outcome, Plugin, Settings, TICK, seccomp_profiles,
+    Chain, Clock, Host, Outcome, Plugin, Settings, TICK, seccomp_profiles, subject,
 };
 use husk_sandbox::daemon::give_back_memory;
 use husk_scope::config::{self, Config};
@@ -25,6 +22,7 @@ use oci_spec::runtime::LinuxSeccomp;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use crate::audit::Audit;
 use crate::background::in_background;
 use crate::children::Children;
 use crate::failure::Failure;
@@ -32,28 +30,23 @@ use crate::sync::lock;
 
 use lines::Lines;
 
-/// The file in a pod's directory that holds its audit record: one JSON line for each decision.
-const AUDIT: &str = "audit.jsonl";
-
 /// A call that held as much, in bytes, or failed, may have left the heap in pieces.
 const MUCH: usize = 4 << 20;
 
-/// The plugins of one pod, and its audit record.
+/// The plugins of one pod.
 pub(crate) struct Plugins {
     chain: Arc<Chain>,
     clock: Clock,
-    audit: PathBuf,
-    /// Opened at the first decision.
-    audited: OnceLock<File>,
+    audit: Arc<Audit>,
     lines: Mutex<Lines>,
 }
 
 impl Plugins {
-    /// Loads the plugins of a configuration; none when it has none. `dir` is the directory of `pod`.
+    /// Loads the plugins of a configuration, for a pod; none when it has none.
     pub(crate) async fn load(
-        pod: &str,
+        pod: &Arc<subject::Pod>,
         config: &Config,
-        dir: &Path,
+        audit: &Arc<Audit>,
         children: &Arc<Children>,
     ) -> Result<Option<Self>, Failure> {
         if config.plugins.is_empty() {
@@ -72,11 +65,19 @@ impl Plugins {
         let mut plugins = Self {
             chain: Arc::default(),
             clock,
-            audit: dir.join(AUDIT),
-            audited: OnceLock::new(),
+            audit: Arc::clone(audit),
             lines: Mutex::new(Lines::new(Instant::now())),
         };
-        plugins.chain = Arc::new(plugins.settle(pod, Chain::of(loaded))?);
+        let (audit, facts) = (Arc::clone(audit), Arc::clone(pod));
+        let recorded = in_background(move || {
+            let outcome = Chain::of(loaded);
+            let recorded = audit.record(&facts, &outcome);
+            Ok((outcome, recorded))
+        });
+        let (outcome, recorded) = recorded
+            .await
+            .map_err(|error| Failure::internal(error.to_string()))?;
+        plugins.chain = Arc::new(plugins.settle(&pod.id, outcome, recorded)?);
         Ok(Some(plugins))
     }
 
@@ -95,14 +96,20 @@ impl Plugins {
         self.chain.follows_lifecycle()
     }
 
-    /// Calls the plugins off the thread that serves the other containers of `pod`.
+    /// Calls the plugins, and records what they answer, off the thread that serves the other
+    /// containers of `pod`.
     pub(crate) async fn ask<T: Send + 'static>(
         &self,
-        pod: &str,
+        pod: &Arc<subject::Pod>,
         ask: impl FnOnce(&Chain) -> Outcome<T> + Send + 'static,
     ) -> Result<T, Failure> {
         let (chain, clock) = (Arc::clone(&self.chain), self.clock.clone());
-        let mut asked = spawn_blocking(move || ask(&chain));
+        let (audit, facts) = (Arc::clone(&self.audit), Arc::clone(pod));
+        let mut asked = spawn_blocking(move || {
+            let outcome = ask(&chain);
+            let recorded = audit.record(&facts, &outcome);
+            (outcome, recorded)
+        });
         // In a task of its own: deadlines pass also when nobody waits for the answer any more.
         let answered = tokio::spawn(async move {
             loop {
@@ -112,21 +119,28 @@ impl Plugins {
                 }
             }
         });
+        let pod = &pod.id;
         let outcome = answered.await.flatten();
-        let outcome = outcome.map_err(|error| {
+        let (outcome, recorded) = outcome.map_err(|error| {
             Failure::internal(format!("asking the plugins of pod {pod}: {error}"))
         })?;
         // A failure that is ignored, or only monitored, is one too.
-        let tidy = outcome.held > MUCH || outcome.decisions.iter().any(|said| said.denied);
-        let result = self.settle(pod, outcome);
+        let failed = outcome.decisions.iter().any(|said| said.verdict.refuses());
+        let tidy = outcome.held > MUCH || failed;
+        let result = self.settle(pod, outcome, recorded);
         if tidy {
             give_back_memory();
         }
         result
     }
 
-    /// Logs what the plugins logged and adds their decisions to the audit record; gives the result.
-    fn settle<T>(&self, pod: &str, outcome: Outcome<T>) -> Result<T, Failure> {
+    /// Logs what the plugins logged; gives the result, unless it had to be recorded and is not.
+    fn settle<T>(
+        &self,
+        pod: &str,
+        outcome: Outcome<T>,
+        recorded: Result<(), Failure>,
+    ) -> Result<T, Failure> {
         for (plugin, level, line) in &outcome.log {
             let (admitted, dropped) = lock(&self.lines).admit(Instant::now());
             if dropped > 0 {
@@ -136,39 +150,9 @@ impl Plugins {
                 log!(log_level(*level), "plugin {plugin}, pod {pod}: {line}");
             }
         }
-        if let Err(error) = self.append(&outcome.decisions) {
-            warn!(
-                "the audit record {} is not complete: {error}",
-                self.audit.display()
-            );
-        }
-        outcome
-            .result
-            .map_err(|denied| Failure::denied(denied.to_string()))
-    }
-
-    fn append(&self, decisions: &[Decision]) -> io::Result<()> {
-        if decisions.is_empty() {
-            return Ok(());
-        }
-        let mut lines = Vec::new();
-        for decision in decisions {
-            serde_json::to_writer(&mut lines, decision)?;
-            lines.push(b'\n');
-        }
-        let mut file = match self.audited.get() {
-            Some(file) => file,
-            None => {
-                let opened = OpenOptions::new()
-                    .append(true)
-                    .create(true)
-                    .mode(0o600)
-                    .open(&self.audit)?;
-                self.audited.get_or_init(|| opened)
-            }
-        };
-        // One write to a file opened for appending: lines of two decisions never mix.
-        file.write_all(&lines)
+        let result = outcome.result;
+        let result = result.map_err(|denied| Failure::denied(denied.to_string()))?;
+        recorded.map(|()| result)
     }
 }
 

@@ -31,7 +31,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use husk_sandbox::rootfs::Mount;
-use husk_scope::config::Config;
+use husk_scope::config::{self, Config};
 use husk_scope::record as on_disk;
 use log::{info, warn};
 use oci_spec::runtime::Process as OciProcess;
@@ -45,6 +45,7 @@ use self::order::Order;
 use self::policy::Facts;
 pub(crate) use self::sandbox::NewSandbox;
 use self::state::{Effect, Event, ProcessId, Reply, Request, State, Token};
+use crate::audit::Audit;
 use crate::children::Children;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -73,6 +74,7 @@ pub(crate) struct Pod {
     sandbox: Mutex<Sandbox>,
     links: Links,
     facts: Mutex<Facts>,
+    audit: Arc<Audit>,
     /// The handler's plugins, once the sandbox is made.
     plugins: OnceCell<Option<Plugins>>,
     /// In which the plugins are told what has happened.
@@ -107,6 +109,12 @@ impl Pod {
     pub(crate) fn new(context: Context) -> io::Result<Arc<Self>> {
         let children = Arc::new(Children::default());
         children.reap_from_now_on()?;
+        // Of a handler that makes no sense every pod is refused, and nothing decided.
+        let config = context.handler.config.as_ref();
+        let audit = config.map_or_else(
+            |_| Audit::new(&config::Audit::default()),
+            |config| Audit::new(&config.audit),
+        );
         Ok(Arc::new(Self {
             namespace: context.namespace,
             id: context.id,
@@ -122,6 +130,7 @@ impl Pod {
             sandbox: Mutex::default(),
             links: Links::default(),
             facts: Mutex::default(),
+            audit: Arc::new(audit),
             plugins: OnceCell::new(),
             order: Arc::default(),
             new_sandbox: Mutex::default(),

@@ -11,6 +11,7 @@
 )]
 
 mod agent;
+mod audit;
 mod containers;
 mod detached;
 mod examples;

@@ -18,7 +18,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
 use super::container::{Container, Known, Made as MadeProcess, Process};
-use super::policy::Facts;
+use super::policy::{Facts, LINK_CONTAINER, SCOPE_CONTAINER, SCOPE_SANDBOX};
 use super::spec::{Bundle, HUSK_POD};
 use super::state::{Made, ProcessId};
 use super::view::View;
@@ -72,7 +72,10 @@ async fn try_make(pod: &Arc<Pod>, container: &Arc<Container>) -> Result<Made, Fa
         }
     }
     pod.make_missing(&known.plan).await?;
-    pod.admit_links(&known)?;
+    if let Err(failure) = pod.admit_links(&known) {
+        let name = Some(known.name.clone());
+        return Err(pod.refused(LINK_CONTAINER, name, failure).await);
+    }
     edit(pod, container, &mut bundle, &known)?;
     let loopback = known.plan.get(Kind::Network).scope == Scope::Container;
     let shares_pids = !known.plan.owns_pid_namespace();
@@ -151,11 +154,15 @@ async fn admit_sandbox(
     let scopes = facts.requested.clone();
     let assigned = pod.ask_about_sandbox(facts).await?;
     match assigned.iter().find(|it| it.scope != scopes[it.kind]) {
-        Some(Assignment { kind, scope, by }) => Err(Failure::invalid(format!(
-            "{by} wants {kind} to be {scope} for the sandbox of pod {}, which its first container \
-             brings along as it is: let the plugin scope the container, or run the pod over CRI",
-            pod.id
-        ))),
+        Some(Assignment { kind, scope, by }) => {
+            let failure = Failure::invalid(format!(
+                "{by} wants {kind} to be {scope} for the sandbox of pod {}, which its first \
+                 container brings along as it is: let the plugin scope the container, or run the \
+                 pod over CRI",
+                pod.id
+            ));
+            Err(pod.refused(SCOPE_SANDBOX, None, failure).await)
+        }
         None => Ok(None),
     }
 }
@@ -205,8 +212,13 @@ async fn plan(
         None => Vec::new(),
     };
     let otherwise = assigned_by_annotation(bundle, requested);
-    decide::container_plan(config, &name, requested, by_plugins, otherwise)
-        .map_err(|error| Failure::invalid(explained(container, &error)))
+    match decide::container_plan(config, &name, requested, by_plugins, otherwise) {
+        Ok(plan) => Ok(plan),
+        Err(error) => {
+            let failure = Failure::invalid(explained(container, &error));
+            Err(pod.refused(SCOPE_CONTAINER, Some(name), failure).await)
+        }
+    }
 }
 
 /// Decides which links the container has.
@@ -220,8 +232,14 @@ async fn links(
         Some(seen) => pod.linked_by_plugins(seen).await?,
         None => Vec::new(),
     };
-    decide::container_links(pod.config()?, &bundle.name(&container.id), by_plugins)
-        .map_err(|error| Failure::invalid(error.to_string()))
+    let name = bundle.name(&container.id);
+    match decide::container_links(pod.config()?, &name, by_plugins) {
+        Ok(links) => Ok(links),
+        Err(error) => {
+            let failure = Failure::invalid(error.to_string());
+            Err(pod.refused(LINK_CONTAINER, Some(name), failure).await)
+        }
+    }
 }
 
 /// Containers that name a pod share what Kubernetes' pods share, where the container asked for one

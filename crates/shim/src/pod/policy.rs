@@ -15,12 +15,18 @@ use super::order::Turn;
 use super::spec::Bundle;
 use super::state::{Exit, Published};
 use super::withheld::Withheld;
+use crate::background::in_background;
 use crate::failure::Failure;
 use crate::plugins::Plugins;
 use crate::sync::lock;
 
 /// Where CRI says which image a container is of.
 const IMAGE: &str = "io.kubernetes.cri.image-name";
+
+/// Under which question it is on record that the handler refuses what was answered to it.
+pub(super) const SCOPE_SANDBOX: &str = "scope-sandbox";
+pub(super) const SCOPE_CONTAINER: &str = "scope-container";
+pub(super) const LINK_CONTAINER: &str = "link-container";
 
 /// What plugins may know of the pod beyond its record.
 #[derive(Clone, Debug)]
@@ -46,12 +52,12 @@ impl Pod {
     /// The plugins, loaded at first use: when the sandbox is made.
     async fn plugins(&self) -> Result<Option<&Plugins>, Failure> {
         let load = || async {
-            let plugins =
-                Plugins::load(&self.id, self.config()?, self.store.dir(), &self.children).await?;
+            let pod = self.subject();
+            let plugins = Plugins::load(&pod, self.config()?, &self.audit, &self.children).await?;
             if let Some(plugins) = &plugins {
-                let facts = self.subject();
+                let asked = Arc::clone(&pod);
                 plugins
-                    .ask(&self.id, move |chain| chain.validate_settings(&facts))
+                    .ask(&pod, move |chain| chain.validate_settings(&asked))
                     .await?;
             }
             Ok::<_, Failure>(plugins)
@@ -85,10 +91,30 @@ impl Pod {
     async fn ask_plugins<T: Send + 'static>(
         &self,
         plugins: &Plugins,
-        ask: impl FnOnce(&Chain) -> Outcome<T> + Send + 'static,
+        pod: &Arc<subject::Pod>,
+        ask: impl FnOnce(&Chain, &Arc<subject::Pod>) -> Outcome<T> + Send + 'static,
     ) -> Result<T, Failure> {
         self.order.settled().await;
-        plugins.ask(&self.id, ask).await
+        let asked = Arc::clone(pod);
+        plugins.ask(pod, move |chain| ask(chain, &asked)).await
+    }
+
+    /// Puts a refusal on record that no plugin alone is answerable for; gives it back.
+    pub(super) async fn refused(
+        &self,
+        event: &'static str,
+        container: Option<String>,
+        failure: Failure,
+    ) -> Failure {
+        let (audit, pod) = (Arc::clone(&self.audit), self.subject());
+        let reason = failure.message.clone();
+        let recorded = in_background(move || {
+            audit.refused(&pod, event, container, &reason);
+            Ok(())
+        });
+        // What keeps the thread from running keeps the pod from being made, too.
+        let _ = recorded.await;
+        failure
     }
 
     /// Before anything of the pod exists: may the sandbox be made, and with which scopes? What the
@@ -96,8 +122,14 @@ impl Pod {
     pub(super) async fn plan_sandbox(&self, facts: Facts) -> Result<Plan, Failure> {
         let requested = facts.requested.clone();
         let assigned = self.ask_about_sandbox(facts).await?;
-        decide::sandbox_plan(self.config()?, &requested, &assigned)
-            .map_err(|error| Failure::invalid(format!("the sandbox of pod {}: {error}", self.id)))
+        match decide::sandbox_plan(self.config()?, &requested, &assigned) {
+            Ok(plan) => Ok(plan),
+            Err(error) => {
+                let failure = format!("the sandbox of pod {}: {error}", self.id);
+                let failure = Failure::invalid(failure);
+                Err(self.refused(SCOPE_SANDBOX, None, failure).await)
+            }
+        }
     }
 
     /// Asks the plugins whether there may be such a sandbox, and what they assign to it.
@@ -108,16 +140,15 @@ impl Pod {
         };
         let pod = self.subject();
         if plugins.follow_lifecycle() {
-            let asked = Arc::clone(&pod);
-            self.ask_plugins(plugins, move |chain| {
-                chain.notify(&asked, &Question::SandboxStarting)
+            self.ask_plugins(plugins, &pod, |chain, pod| {
+                chain.notify(pod, &Question::SandboxStarting)
             })
             .await?;
         }
         if !plugins.decide_scopes() {
             return Ok(Vec::new());
         }
-        self.ask_plugins(plugins, move |chain| chain.scopes(&pod, None))
+        self.ask_plugins(plugins, &pod, |chain, pod| chain.scopes(pod, None))
             .await
     }
 
@@ -142,8 +173,10 @@ impl Pod {
             return Ok(Vec::new());
         };
         let (pod, subject) = (self.subject(), subject.clone());
-        self.ask_plugins(plugins, move |chain| chain.scopes(&pod, Some(&subject)))
-            .await
+        self.ask_plugins(plugins, &pod, move |chain, pod| {
+            chain.scopes(pod, Some(&subject))
+        })
+        .await
     }
 
     /// The links that the plugins decide for a container that is about to be made.
@@ -156,7 +189,7 @@ impl Pod {
             return Ok(Vec::new());
         };
         let (pod, subject) = (self.subject(), subject.clone());
-        self.ask_plugins(plugins, move |chain| chain.links(&pod, &subject))
+        self.ask_plugins(plugins, &pod, move |chain, pod| chain.links(pod, &subject))
             .await
     }
 
@@ -174,7 +207,9 @@ impl Pod {
         };
         let (pod, asked) = (self.subject(), subject.clone());
         let spec = self
-            .ask_plugins(plugins, move |chain| chain.container_creating(&pod, &asked))
+            .ask_plugins(plugins, &pod, move |chain, pod| {
+                chain.container_creating(pod, &asked)
+            })
             .await?;
         // Set once: a container is created once.
         let _ = container
@@ -227,8 +262,9 @@ impl Pod {
             return Ok(());
         };
         let (pod, subject) = (self.subject(), subject.clone());
+        let asked = Arc::clone(&pod);
         plugins
-            .ask(&self.id, move |chain| ask(&pod, chain, &subject))
+            .ask(&pod, move |chain| ask(&asked, chain, &subject))
             .await
     }
 
@@ -244,9 +280,10 @@ impl Pod {
             && plugins.follow_lifecycle()
         {
             let pod = self.subject();
+            let asked = Arc::clone(&pod);
             // What went wrong is in the log and in the audit record.
             let _ = plugins
-                .ask(&self.id, move |chain| chain.notify(&pod, &question))
+                .ask(&pod, move |chain| chain.notify(&asked, &question))
                 .await;
         }
     }
