@@ -76,6 +76,8 @@ struct Open {
     identity: Identity,
     /// When the file was begun.
     begun: OffsetDateTime,
+    /// Where it is known to end a line.
+    ended: u64,
 }
 
 /// The right to write, until dropped.
@@ -114,11 +116,11 @@ impl Writer {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let State { open, lost } = &mut *state;
         let mut left = u64::try_from(lines.len()).unwrap_or(u64::MAX);
-        let done = self.in_turn(open, asked, |open| {
+        let done = self.in_turn(open, asked, |open, mut size| {
             for line in lines {
                 line.time.clone_from(&time);
                 line.lost = *lost;
-                self.write(open, line)?;
+                size = self.write(open, size, line)?;
                 *lost = 0;
                 left = left.saturating_sub(1);
             }
@@ -143,12 +145,12 @@ impl Writer {
         lines.iter().try_for_each(|line| journal.send(line))
     }
 
-    /// Does something with the files that are under their names, while nobody else does.
+    /// Does something with the file that is under the name, of so many bytes, while nobody else does.
     fn in_turn(
         &self,
         slot: &mut Option<Open>,
         asked: Instant,
-        act: impl FnOnce(&mut Open) -> Result<(), AppendError>,
+        act: impl FnOnce(&mut Open, u64) -> Result<(), AppendError>,
     ) -> Result<(), AppendError> {
         for _ in 0..ATTEMPTS {
             let open = match slot {
@@ -156,8 +158,8 @@ impl Writer {
                 None => slot.insert(self.open()?),
             };
             let _turn = self.turn(&open.dir, asked)?;
-            if self.is_there(open)? {
-                return act(open);
+            if let Some(size) = self.size(open)? {
+                return act(open, size);
             }
             *slot = None;
         }
@@ -194,35 +196,40 @@ impl Writer {
             dir: Arc::new(opened),
             identity: Identity::of(&metadata),
             begun: begun(&file).unwrap_or_else(OffsetDateTime::now_utc),
+            ended: 0,
             file,
         })
     }
 
-    /// Whether the file that is open is the one under the name.
-    fn is_there(&self, open: &Open) -> Result<bool, AppendError> {
+    /// The size of the file that is open, if it is the one under the name.
+    fn size(&self, open: &Open) -> Result<Option<u64>, AppendError> {
         match fs::symlink_metadata(self.current()) {
-            Ok(found) => Ok(Identity::of(&found) == open.identity),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Ok(found) => Ok((Identity::of(&found) == open.identity).then(|| found.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.failed("look at it", error)),
         }
     }
 
-    fn write(&self, open: &mut Open, line: &Line) -> Result<(), AppendError> {
+    /// Writes a line to the file of this size; the answer is its size then.
+    fn write(&self, open: &mut Open, mut size: u64, line: &Line) -> Result<u64, AppendError> {
         let failed = |error| self.failed("append a line", error);
         let mut json = line.to_json().map_err(|error| failed(error.into()))?;
-        let mut size = open.file.metadata().map_err(failed)?.len();
         if size > 0 && self.is_full(open, size, json.len()) {
             self.rotate(open)?;
             size = 0;
         }
-        if size > 0 && !ends_a_line(&open.file, size).map_err(failed)? {
+        // Whoever wrote last may have been killed meanwhile.
+        if size > 0 && size != open.ended && !ends_a_line(&open.file, size).map_err(failed)? {
             json.insert(0, b'\n');
         }
         open.file.write_all(&json).map_err(|error| {
             // A part of a line is of no use to anybody, and there was room for what it was.
             let _ = open.file.set_len(size);
             failed(error)
-        })
+        })?;
+        let written = u64::try_from(json.len()).unwrap_or(u64::MAX);
+        open.ended = size.saturating_add(written);
+        Ok(open.ended)
     }
 
     fn is_full(&self, open: &Open, size: u64, more: usize) -> bool {

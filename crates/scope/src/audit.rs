@@ -260,6 +260,10 @@ fn is_unseen(c: char) -> bool {
 
 /// At most so many bytes of JSON. What JSON lets through and a terminal obeys is replaced.
 fn cut(text: &str, room: usize) -> String {
+    let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+    if text.len() <= room && text.bytes().all(plain) {
+        return text.to_owned();
+    }
     let mut left = room;
     let mut kept = String::with_capacity(text.len().min(room));
     // How much of it leaves room for the ellipsis.
