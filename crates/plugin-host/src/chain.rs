@@ -43,7 +43,9 @@ pub struct Decision {
     /// The scopes it assigned, where the answer is such.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub scopes: BTreeMap<Kind, Scope>,
-    /// The same in one word.
+    /// Whether the answer refuses.
+    pub denied: bool,
+    /// The answer in one word.
     pub verdict: audit::Answer,
     /// Whether the answer counted: not in monitor mode, nor when its failure is ignored.
     pub counted: bool,
@@ -163,6 +165,7 @@ impl Chain {
                 input: String::new(),
                 answer: problem.clone(),
                 scopes: BTreeMap::new(),
+                denied: true,
                 verdict: audit::Answer::Failed,
                 counted,
                 micros: 0,
@@ -364,6 +367,7 @@ impl Chain {
                 Ok(Answer::Scopes(scopes)) => scopes.iter().cloned().collect(),
                 _ => BTreeMap::new(),
             },
+            denied: reply.answer.is_err(),
             verdict: verdict(&reply.answer),
             counted,
             micros: u64::try_from(reply.took.as_micros()).unwrap_or(u64::MAX),

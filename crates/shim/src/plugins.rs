@@ -125,7 +125,7 @@ impl Plugins {
             Failure::internal(format!("asking the plugins of pod {pod}: {error}"))
         })?;
         // A failure that is ignored, or only monitored, is one too.
-        let failed = outcome.decisions.iter().any(|said| said.verdict.refuses());
+        let failed = outcome.decisions.iter().any(|said| said.denied);
         let tidy = outcome.held > MUCH || failed;
         let result = self.settle(pod, outcome, recorded);
         if tidy {

@@ -52,7 +52,7 @@ fn part(page: &mut Page, title: &str, report: &Report, part: &Part) {
     for decision in &part.decisions {
         let is_shown = SCOPING.contains(&decision.question)
             || (decision.question == LINKING && decision.counted && part.plan.is_some());
-        if !is_shown || decision.verdict.refuses() {
+        if !is_shown || decision.denied {
             page.sentence("", style(decision), &words(decision));
         }
     }
@@ -107,7 +107,7 @@ fn said(part: &Part, plugin: &str, kind: Kind) -> String {
     };
     let scope = match decision.scopes.get(&kind) {
         Some(scope) => scope.to_string(),
-        None if decision.verdict.refuses() => "denied".to_owned(),
+        None if decision.denied => "denied".to_owned(),
         None => return NOTHING.to_owned(),
     };
     if decision.counted {
@@ -133,7 +133,7 @@ fn words(decision: &Decision) -> String {
 }
 
 fn style(decision: &Decision) -> Style {
-    match (decision.verdict.refuses(), decision.counted) {
+    match (decision.denied, decision.counted) {
         (true, true) => Style::Red,
         (true, false) => Style::Yellow,
         (false, _) => Style::Plain,

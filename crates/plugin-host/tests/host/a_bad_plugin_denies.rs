@@ -201,7 +201,7 @@ fn a_failure_denies_unless_it_is_to_be_ignored() {
 
     let ignored = chain(OnError::Ignore, Mode::Enforce).scopes(&pod, Some(&container));
     assert_eq!(ignored.result, Ok(Vec::new()));
-    assert!(ignored.decisions[0].verdict.refuses() && !ignored.decisions[0].counted);
+    assert!(ignored.decisions[0].denied && !ignored.decisions[0].counted);
 
     let monitored = chain(OnError::Deny, Mode::Monitor).scopes(&pod, Some(&container));
     assert_eq!(monitored.result, Ok(Vec::new()));

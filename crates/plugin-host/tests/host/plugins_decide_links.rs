@@ -291,7 +291,7 @@ fn whatever_goes_wrong_denies_unless_it_is_ignored_or_only_monitored() {
         assert!(said.contains(words), "{said}");
         let monitor = with(&host, "bad", &act, |config| config.mode = Mode::Monitor);
         let outcome = asked(vec![monitor]);
-        assert!(outcome.decisions[0].verdict.refuses() && !outcome.decisions[0].counted);
+        assert!(outcome.decisions[0].denied && !outcome.decisions[0].counted);
         assert_eq!(outcome.result.unwrap(), []);
     }
     let act = json!({"links": [{"to": "proxy", "port": 8080}]});
