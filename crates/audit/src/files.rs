@@ -30,11 +30,16 @@ pub(crate) fn numbered(dir: &Path, number: u64) -> PathBuf {
 
 /// The numbers of the earlier files, in order.
 pub(crate) fn numbers(dir: &Path) -> io::Result<Vec<u64>> {
+    numbers_between(dir, BEFORE, AFTER)
+}
+
+/// The numbers in the names that begin and end so, in order.
+pub(crate) fn numbers_between(dir: &Path, before: &str, after: &str) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();
-        let name = name.to_str().and_then(|name| name.strip_prefix(BEFORE));
-        let number = name.and_then(|name| name.strip_suffix(AFTER)?.parse::<u64>().ok());
+        let name = name.to_str().and_then(|name| name.strip_prefix(before));
+        let number = name.and_then(|name| name.strip_suffix(after)?.parse::<u64>().ok());
         // What no file of ours is called would leave no number for the next.
         numbers.extend(number.filter(|number| *number < u64::MAX));
     }

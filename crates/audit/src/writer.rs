@@ -1,10 +1,9 @@
 //! Writes lines, beside all other shims of the node.
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use husk_scope::audit::Line;
@@ -14,13 +13,7 @@ use time::OffsetDateTime;
 use crate::clock;
 use crate::files::{self, CURRENT, Identity};
 use crate::journal::Journal;
-
-/// How long others are waited for: each holds the lock for some microseconds, unless it was stopped.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// How long is waited before it is tried again, at first and at most.
-const PAUSE: Duration = Duration::from_micros(50);
-const LONGEST_PAUSE: Duration = Duration::from_millis(5);
+use crate::turn::{PATIENCE, Turn};
 
 /// How often files are opened anew for one line: each time, somebody has replaced them just then.
 const ATTEMPTS: usize = 10;
@@ -78,16 +71,6 @@ struct Open {
     begun: OffsetDateTime,
     /// Where it is known to end a line.
     ended: u64,
-}
-
-/// The right to write, until dropped.
-struct Turn(Arc<File>);
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        // It could fail only for want of a lock.
-        let _ = self.0.unlock();
-    }
 }
 
 impl Writer {
@@ -169,20 +152,10 @@ impl Writer {
 
     /// Waits for the right to write.
     fn turn(&self, dir: &Arc<File>, asked: Instant) -> Result<Turn, AppendError> {
-        let mut pause = PAUSE;
-        loop {
-            match dir.try_lock() {
-                Ok(()) => return Ok(Turn(Arc::clone(dir))),
-                Err(TryLockError::Error(error)) => return Err(self.failed("lock it", error)),
-                Err(TryLockError::WouldBlock) if asked.elapsed() >= PATIENCE => {
-                    return Err(AppendError::Locked {
-                        dir: self.settings.dir.clone(),
-                    });
-                }
-                Err(TryLockError::WouldBlock) => sleep(pause),
-            }
-            pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
-        }
+        let turn = Turn::take(dir, asked).map_err(|error| self.failed("lock it", error))?;
+        turn.ok_or_else(|| AppendError::Locked {
+            dir: self.settings.dir.clone(),
+        })
     }
 
     fn open(&self) -> Result<Open, AppendError> {

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::canonical;
 use crate::guest_log::Level;
 use crate::plugin::{Answer, Failure, Plugin};
+use crate::recorded::{self, Came, Recorded};
 use crate::subject::{Container, Pod, Question, SharedSpec};
 
 /// What a plugin that could not be loaded was not even asked.
@@ -21,6 +22,8 @@ const LOAD: &str = "load";
 #[derive(Clone, Debug, Default)]
 pub struct Chain {
     plugins: Vec<Plugin>,
+    /// Whether what is asked is kept, and if so, whether with the values of environments.
+    keeps: Option<bool>,
 }
 
 /// One answer of one plugin, as it goes to the audit record.
@@ -110,6 +113,8 @@ pub struct Outcome<T> {
     pub log: Vec<(String, Level, String)>,
     /// The most that one of them held, in bytes: see [`crate::plugin::Reply::held`].
     pub held: usize,
+    /// The question, where the chain keeps what it is asked.
+    pub recorded: Option<Box<Recorded>>,
 }
 
 impl Outcome<()> {
@@ -120,6 +125,7 @@ impl Outcome<()> {
             decisions: Vec::new(),
             log: Vec::new(),
             held: 0,
+            recorded: None,
         }
     }
 }
@@ -131,7 +137,36 @@ impl<T> Outcome<T> {
             decisions: self.decisions,
             log: self.log,
             held: self.held,
+            recorded: self.recorded,
         }
+    }
+
+    /// The question with what was answered to it, in these words where it is not refused.
+    fn keep(
+        mut self,
+        keeps: Option<bool>,
+        pod: &Pod,
+        question: &Question<'_>,
+        words: impl FnOnce(&T, &[Decision]) -> Vec<String>,
+    ) -> Self {
+        let Some(env) = keeps.filter(|_| recorded::is_kept(question)) else {
+            return self;
+        };
+        let came = match &self.result {
+            Ok(decided) => Came::decided(words(decided, &self.decisions)),
+            Err(denied) => Came::denied(denied),
+        };
+        let input = digest(pod, question);
+        // What cannot be kept is asked all the same.
+        if let Ok(mut recorded) = Recorded::of(input, pod, question, env, came) {
+            for said in &self.decisions {
+                if !recorded.inputs.contains(&said.input) {
+                    recorded.inputs.push(said.input.clone());
+                }
+            }
+            self.recorded = Some(Box::new(recorded));
+        }
+        self
     }
 }
 
@@ -139,7 +174,20 @@ impl Chain {
     /// A chain of these plugins.
     #[must_use]
     pub fn new(plugins: Vec<Plugin>) -> Self {
-        Self { plugins }
+        Self {
+            plugins,
+            keeps: None,
+        }
+    }
+
+    /// The same, keeping what it is asked, also what no plugin hears: see [`Outcome::recorded`]. With
+    /// `env` the values of environments are kept, too.
+    #[must_use]
+    pub fn keeping(self, env: bool) -> Self {
+        Self {
+            keeps: Some(env),
+            ..self
+        }
     }
 
     /// A chain of the plugins of a configuration, in order, each loaded or not. One that was not
@@ -182,7 +230,7 @@ impl Chain {
             });
             break;
         }
-        outcome.map(|()| Self { plugins })
+        outcome.map(|()| Self::new(plugins))
     }
 
     /// Whether there is nobody to ask.
@@ -191,28 +239,35 @@ impl Chain {
         self.plugins.is_empty()
     }
 
-    /// Whether any plugin decides scopes: what nobody would hear need not be asked.
+    /// Whether any plugin decides scopes, or the question is kept: what nobody would hear need not be
+    /// asked.
     #[must_use]
     pub fn decides_scopes(&self) -> bool {
-        self.plugins
-            .iter()
-            .any(|plugin| plugin.exports().decides_scopes)
+        self.keeps.is_some()
+            || self
+                .plugins
+                .iter()
+                .any(|plugin| plugin.exports().decides_scopes)
     }
 
-    /// Whether any plugin decides links.
+    /// Whether any plugin decides links, or the question is kept.
     #[must_use]
     pub fn decides_links(&self) -> bool {
-        self.plugins
-            .iter()
-            .any(|plugin| plugin.exports().decides_links)
+        self.keeps.is_some()
+            || self
+                .plugins
+                .iter()
+                .any(|plugin| plugin.exports().decides_links)
     }
 
-    /// Whether any plugin takes part in the lifecycle.
+    /// Whether any plugin takes part in the lifecycle, or the questions are kept.
     #[must_use]
     pub fn follows_lifecycle(&self) -> bool {
-        self.plugins
-            .iter()
-            .any(|plugin| plugin.exports().follows_lifecycle)
+        self.keeps.is_some()
+            || self
+                .plugins
+                .iter()
+                .any(|plugin| plugin.exports().follows_lifecycle)
     }
 
     /// The plugins, in order.
@@ -246,19 +301,29 @@ impl Chain {
             Ok(())
         })
         .map(|()| merged.into_iter().map(Merged::into_assignment).collect())
+        .keep(self.keeps, pod, &question, |scopes: &Vec<Assignment>, _| {
+            let words = scopes.iter();
+            words
+                .map(|Assignment { kind, scope, .. }| format!("{kind}={scope}"))
+                .collect()
+        })
     }
 
     /// The links that the plugins decide for a container, put together.
     #[must_use]
     pub fn links(&self, pod: &Arc<Pod>, container: &Container) -> Outcome<Vec<Link>> {
         let mut decided = Vec::new();
-        self.ask(pod, &Question::LinkContainer(container), |_, answer| {
+        let question = Question::LinkContainer(container);
+        self.ask(pod, &question, |_, answer| {
             if let Answer::Links(links) = answer {
                 links::add(&mut decided, links, &container.name)?;
             }
             Ok(())
         })
         .map(|()| decided)
+        .keep(self.keeps, pod, &question, |links: &Vec<Link>, _| {
+            links.iter().map(Link::words).collect()
+        })
     }
 
     /// Lets the plugins admit and edit a container; each sees what those before it did.
@@ -293,13 +358,19 @@ impl Chain {
                 current.spec = spec.into();
             }
         }
-        outcome.map(|()| current.spec)
+        let question = Question::ContainerCreating(container);
+        outcome
+            .map(|()| current.spec)
+            .keep(self.keeps, pod, &question, |_, decisions| {
+                recorded::edits(decisions)
+            })
     }
 
     /// Asks every plugin whether this may be, or tells it that it was.
     #[must_use]
     pub fn notify(&self, pod: &Arc<Pod>, question: &Question<'_>) -> Outcome<()> {
         self.ask(pod, question, |_, _| Ok(()))
+            .keep(self.keeps, pod, question, |(), _| Vec::new())
     }
 
     fn ask(
@@ -457,7 +528,7 @@ fn merge(
 }
 
 /// The sha256 of everything that a plugin can ask about, but for its settings.
-fn digest(pod: &Pod, question: &Question<'_>) -> String {
+pub(crate) fn digest(pod: &Pod, question: &Question<'_>) -> String {
     let mut hash = Sha256::new();
     hash.update(question.name());
     hash.update(format!("{pod:?}"));

@@ -25,6 +25,7 @@ mod guest_log;
 mod imports;
 mod limits;
 pub mod plugin;
+pub mod recorded;
 mod seccomp;
 mod state;
 pub mod subject;

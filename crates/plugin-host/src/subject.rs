@@ -5,12 +5,13 @@ use std::sync::{Arc, OnceLock};
 
 use husk_scope::Scopes;
 use oci_spec::runtime::{LinuxResources, Process, Spec};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::{artifact, canonical};
 
 /// The pod, as plugins see it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pod {
     /// The sandbox's id.
     pub id: String,

@@ -10,6 +10,7 @@
 mod cut_lines;
 mod following;
 mod many_processes;
+mod questions;
 mod rotation;
 mod unwritable;
 
