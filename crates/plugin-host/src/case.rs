@@ -9,6 +9,7 @@ use husk_scope::config::Config;
 use husk_scope::links::{Direction, Link, POD, Peer, Protocol};
 use husk_scope::{Assignment, Kind, Scope, Scopes};
 use oci_spec::runtime::{LinuxResources, Process, Spec};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -58,6 +59,8 @@ pub struct Case {
     container: ContainerFacts,
     #[serde(default)]
     process: Option<Value>,
+    /// The exec, all of it, as JSON: nothing is added to it.
+    process_json: Option<String>,
     /// The limits that `resources-updating` asks for, as OCI LinuxResources.
     #[serde(default)]
     update: Option<Value>,
@@ -72,6 +75,9 @@ pub struct Case {
 struct PodFacts {
     name: Option<String>,
     namespace: Option<String>,
+    id: Option<String>,
+    uid: Option<String>,
+    cgroup_parent: Option<String>,
     #[serde(default)]
     requested: BTreeMap<Kind, ScopeWord>,
     #[serde(default)]
@@ -87,12 +93,15 @@ struct PodFacts {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct ContainerFacts {
     name: Option<String>,
+    id: Option<String>,
     image: Option<String>,
     #[serde(default)]
     requested: BTreeMap<Kind, ScopeWord>,
     /// What differs from the OCI spec that CRI makes for an ordinary container.
     #[serde(default)]
     spec: Value,
+    /// The OCI spec, all of it, as JSON: nothing ordinary is added to it.
+    spec_json: Option<String>,
 }
 
 /// What the plugin should answer: one of these.
@@ -314,11 +323,17 @@ impl Case {
         let facts = &self.pod;
         pod.name = facts.name.clone().unwrap_or(pod.name);
         pod.namespace = facts.namespace.clone().unwrap_or(pod.namespace);
+        pod.id = facts.id.clone().unwrap_or(pod.id);
+        pod.uid = facts.uid.clone().unwrap_or(pod.uid);
+        pod.cgroup_parent = facts.cgroup_parent.clone().unwrap_or(pod.cgroup_parent);
         pod.containers.clone_from(&facts.containers);
         pod.labels.clone_from(&facts.labels);
         pod.annotations.clone_from(&facts.annotations);
         request(&mut pod.requested, &facts.requested);
-        let process = self.process.as_ref().map(process).transpose()?;
+        let process = match &self.process_json {
+            Some(json) => Some(whole("process", json, self.process.is_some())?),
+            None => self.process.as_ref().map(process).transpose()?,
+        };
         let update = self.update.as_ref().map(LinuxResources::deserialize);
         let update = update
             .transpose()
@@ -341,16 +356,15 @@ impl Case {
 
     fn container(&self) -> Result<Container, String> {
         let facts = &self.container;
-        let mut spec = ordinary_spec();
-        merge(&mut spec, &facts.spec);
-        let spec: Spec = serde_json::from_value(spec)
-            .map_err(|error| format!("container.spec is not an OCI spec: {error}"))?;
-        known("container.spec", &facts.spec, &spec)?;
+        let spec = match &facts.spec_json {
+            Some(json) => whole("container.spec", json, !facts.spec.is_null())?,
+            None => special_spec(&facts.spec)?,
+        };
         let mut requested = ordinary_scopes();
         request(&mut requested, &facts.requested);
         let name = facts.name.clone().unwrap_or_else(|| "app".to_owned());
         Ok(Container {
-            id: format!("{name}-id"),
+            id: facts.id.clone().unwrap_or_else(|| format!("{name}-id")),
             name,
             requested,
             image: facts.image.clone().unwrap_or_default(),
@@ -600,6 +614,36 @@ fn ordinary_spec() -> Value {
         "mounts": [{ "destination": "/proc", "type": "proc", "source": "proc" }],
         "linux": { "resources": {}, "seccomp": { "defaultAction": "SCMP_ACT_ERRNO" } },
     })
+}
+
+/// The ordinary spec with what is special laid over it.
+fn special_spec(special: &Value) -> Result<Spec, String> {
+    let mut spec = ordinary_spec();
+    merge(&mut spec, special);
+    let spec: Spec = serde_json::from_value(spec)
+        .map_err(|error| format!("container.spec is not an OCI spec: {error}"))?;
+    known("container.spec", special, &spec)?;
+    Ok(spec)
+}
+
+/// What is there as a whole, in JSON.
+fn whole<T: DeserializeOwned + Serialize>(
+    place: &str,
+    json: &str,
+    twice: bool,
+) -> Result<T, String> {
+    if twice {
+        return Err(format!(
+            "{place} and {place}-json say the same: keep one of them"
+        ));
+    }
+    let place = format!("{place}-json");
+    let facts: Value =
+        serde_json::from_str(json).map_err(|error| format!("{place} is not JSON: {error}"))?;
+    let read = T::deserialize(&facts)
+        .map_err(|error| format!("{place} is not what OCI calls it: {error}"))?;
+    known(&place, &facts, &read)?;
+    Ok(read)
 }
 
 fn process(facts: &Value) -> Result<Process, String> {

@@ -156,9 +156,8 @@ impl<T> Outcome<T> {
             Ok(decided) => Came::decided(words(decided, &self.decisions)),
             Err(denied) => Came::denied(denied),
         };
-        let input = digest(pod, question);
         // What cannot be kept is asked all the same.
-        if let Ok(mut recorded) = Recorded::of(input, pod, question, env, came) {
+        if let Ok(mut recorded) = Recorded::of(pod, question, env, came) {
             for said in &self.decisions {
                 if !recorded.inputs.contains(&said.input) {
                     recorded.inputs.push(said.input.clone());
@@ -304,7 +303,7 @@ impl Chain {
         .keep(self.keeps, pod, &question, |scopes: &Vec<Assignment>, _| {
             let words = scopes.iter();
             words
-                .map(|Assignment { kind, scope, .. }| format!("{kind}={scope}"))
+                .map(|Assignment { kind, scope, .. }| format!("{kind}={}", scope.word()))
                 .collect()
         })
     }

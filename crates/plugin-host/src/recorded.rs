@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::canonical;
-use crate::chain::{Decision, Denied};
+use crate::chain::{Decision, Denied, digest};
 use crate::plugin::Failure;
 use crate::subject::{Container, Pod, Question};
 
@@ -142,12 +142,12 @@ impl Recorded {
     /// # Errors
     /// What is no JSON.
     pub fn of(
-        input: String,
         pod: &Pod,
         question: &Question<'_>,
         env: bool,
         came: Came,
     ) -> serde_json::Result<Self> {
+        let input = digest(pod, question);
         let mut pod = pod.clone();
         if !env {
             leave_out_manifest(&mut pod.annotations);

@@ -17,7 +17,7 @@ use crate::scope::SCOPE_WORDS;
 use crate::{
     Assignment, Ceiling, Kind, Offset, Offsets, Plan, PlanError, Ranges, Scope, Scopes, Width,
 };
-pub use audit::{AUDIT_DIR, Audit};
+pub use audit::{AUDIT_DIR, Audit, Record};
 pub use plugin::{Mode, OnError, Plugin};
 use plugin::{plugins, seccomp_profiles};
 pub use reader::{ConfigError, Problem};

@@ -57,6 +57,18 @@ impl Scope {
         }
     }
 
+    /// The scope as configurations write it, and [`Scope::from_str`] reads it.
+    #[must_use]
+    pub fn word(&self) -> String {
+        match self {
+            Self::Container => "container".to_owned(),
+            Self::Pod => "pod".to_owned(),
+            Self::Node => "node".to_owned(),
+            Self::Target(name) => format!("target:{name}"),
+            Self::Group(name) => format!("group:{name}"),
+        }
+    }
+
     /// Whether a namespace of this scope is made by someone else and joined by its path.
     #[must_use]
     pub const fn is_joined(&self) -> bool {

@@ -1,19 +1,51 @@
 //! Puts what plugins answer, and what the handler refuses, on the node's audit record.
-use husk_audit::Writer;
-use husk_plugin_host::{Decision, Denied, Outcome, subject};
+use husk_audit::{Questions, Writer};
+use husk_plugin_host::recorded::{Came, Recorded};
+use husk_plugin_host::subject::{self, Question};
+use husk_plugin_host::{Decision, Denied, Outcome};
 use husk_scope::audit::{Answer, Line, Pod};
-use husk_scope::config::{self, OnError};
+use husk_scope::config::{self, OnError, Record};
 use log::warn;
 
 use crate::failure::Failure;
 
 /// The record, as one pod's shim writes to it.
-pub(crate) struct Audit(Writer);
+pub(crate) struct Audit {
+    writer: Writer,
+    questions: Option<Questions>,
+}
 
 impl Audit {
     /// The record of these settings; it is opened at the first line.
     pub(crate) fn new(settings: &config::Audit) -> Self {
-        Self(Writer::new(settings))
+        let keeps = settings.record == Record::Questions;
+        Self {
+            writer: Writer::new(settings),
+            questions: keeps.then(|| Questions::new(&settings.dir, settings.max_questions)),
+        }
+    }
+
+    /// Whether questions are kept, and if so, whether with the values of environments.
+    pub(crate) fn keeps(&self) -> Option<bool> {
+        let env = self.writer.settings().record_env;
+        self.questions.as_ref().map(|_| env)
+    }
+
+    /// Keeps a question; with `anew` in the place of what was answered to it before. Blocks. That it is
+    /// not kept is logged, and changes nothing else.
+    fn keep(&self, question: Option<&Recorded>, anew: bool) {
+        let (Some(questions), Some(question)) = (&self.questions, question) else {
+            return;
+        };
+        let kept = serde_json::to_vec(question)
+            .map_err(|error| error.to_string())
+            .and_then(|json| {
+                let kept = questions.keep(&question.input, &json, anew);
+                kept.map_err(|error| error.to_string())
+            });
+        if let Err(error) = kept {
+            warn!("{error}");
+        }
     }
 
     /// Records what plugins answered. Blocks.
@@ -28,6 +60,7 @@ impl Audit {
         let answers = outcome.decisions.iter();
         let mut lines: Vec<Line> = answers.map(|said| line_of(pod, said)).collect();
         lines.extend(together(pod, outcome));
+        self.keep(outcome.recorded.as_deref(), false);
         self.write(&mut lines)
     }
 
@@ -37,8 +70,13 @@ impl Audit {
         pod: &subject::Pod,
         event: &str,
         container: Option<String>,
+        question: Option<&Question<'_>>,
         reason: &str,
     ) {
+        if let (Some(question), Some(env)) = (question, self.keeps()) {
+            let kept = Recorded::of(pod, question, env, Came::refused(reason));
+            self.keep(kept.ok().as_ref(), true);
+        }
         let line = Line {
             pod: identity(pod),
             container,
@@ -56,15 +94,15 @@ impl Audit {
         if lines.is_empty() {
             return Ok(());
         }
-        let written = self.0.append(lines);
-        if let Err(error) = self.0.to_journal(lines) {
+        let written = self.writer.append(lines);
+        if let Err(error) = self.writer.to_journal(lines) {
             warn!("the journal has not all lines of the audit record: {error}");
         }
         let Err(error) = written else {
             return Ok(());
         };
         warn!("{error}");
-        match self.0.settings().on_error {
+        match self.writer.settings().on_error {
             OnError::Ignore => Ok(()),
             OnError::Deny => Err(Failure::denied(format!(
                 "what the policies answer cannot be recorded, and [audit] says on-error = \"deny\": \

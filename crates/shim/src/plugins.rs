@@ -42,14 +42,14 @@ pub(crate) struct Plugins {
 }
 
 impl Plugins {
-    /// Loads the plugins of a configuration, for a pod; none when it has none.
+    /// Loads the plugins of a configuration, for a pod; none when it has none, and keeps no questions.
     pub(crate) async fn load(
         pod: &Arc<subject::Pod>,
         config: &Config,
         audit: &Arc<Audit>,
         children: &Arc<Children>,
     ) -> Result<Option<Self>, Failure> {
-        if config.plugins.is_empty() {
+        if config.plugins.is_empty() && audit.keeps().is_none() {
             return Ok(None);
         }
         let (host, clock) =
@@ -70,8 +70,11 @@ impl Plugins {
         };
         let (audit, facts) = (Arc::clone(audit), Arc::clone(pod));
         let recorded = in_background(move || {
-            let outcome = Chain::of(loaded);
+            let mut outcome = Chain::of(loaded);
             let recorded = audit.record(&facts, &outcome);
+            if let Some(env) = audit.keeps() {
+                outcome.result = outcome.result.map(|chain| chain.keeping(env));
+            }
             Ok((outcome, recorded))
         });
         let (outcome, recorded) = recorded

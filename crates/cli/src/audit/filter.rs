@@ -63,7 +63,8 @@ fn is_about(line: &Line, wanted: &str) -> bool {
     is_full || pod.name == wanted || pod.uid == wanted || pod.id.starts_with(wanted)
 }
 
-fn time(word: &str) -> Result<OffsetDateTime, String> {
+/// A time, a date, or how long ago.
+pub(crate) fn time(word: &str) -> Result<OffsetDateTime, String> {
     let date = || parse(&format!("{word}T00:00:00Z"));
     if let Some(time) = parse(word).or_else(date) {
         return Ok(time);

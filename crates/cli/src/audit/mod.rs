@@ -14,6 +14,7 @@ use husk_scope::config::AUDIT_DIR;
 use husk_terminal::messages::say;
 
 use filter::Filter;
+pub(crate) use filter::time;
 use summary::Summary;
 
 /// How often a followed record is looked at; a file says nothing by itself.

@@ -85,7 +85,8 @@ fn configuration(named: Option<&Path>) -> Result<Config> {
     }
 }
 
-fn load(config: &Config) -> Result<Outcome<Chain>> {
+/// The plugins of a configuration, as the shim loads them.
+pub(crate) fn load(config: &Config) -> Result<Outcome<Chain>> {
     let host = Host::new()?;
     let profiles = Arc::new(seccomp_profiles(&config.seccomp_profiles)?);
     let loaded = config.plugins.iter().map(|plugin| {

@@ -1,10 +1,12 @@
 //! `husk policy`: the workbench of a plugin's author.
 mod bench;
 mod build;
+mod case;
 mod check;
 mod compile;
 mod describe;
 mod new;
+mod replay;
 mod test;
 
 use std::fmt::Display;
@@ -42,6 +44,10 @@ enum Command {
     Test(test::Args),
     /// Measure what a plugin's decisions cost
     Bench(bench::Args),
+    /// Ask the policies of a configuration what was asked on this node, and show what would change
+    Replay(replay::Args),
+    /// Make a test case of a question that was asked on this node
+    Case(case::Args),
     /// Compile plugins ahead, so that no pod waits for it
     Compile(compile::Args),
 }
@@ -55,6 +61,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Command::Inspect(args) => describe::run(args),
         Command::Test(args) => test::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Replay(args) => replay::run(args),
+        Command::Case(args) => case::run(args),
         Command::Compile(args) => compile::run(args),
     }
 }

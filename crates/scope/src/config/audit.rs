@@ -1,6 +1,7 @@
 //! `[audit]`: where it is recorded what plugins answer, and how much of it is kept.
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use super::amounts::{duration, size};
@@ -8,8 +9,20 @@ use super::plugin::{ON_ERROR, OnError, absolute};
 use super::reader::{ConfigError, Value};
 
 /// The keys of `[audit]`.
-pub(super) const AUDIT_KEYS: [&str; 6] =
-    ["dir", "max-size", "max-age", "keep", "on-error", "journal"];
+pub(super) const AUDIT_KEYS: [&str; 9] = [
+    "dir",
+    "max-size",
+    "max-age",
+    "keep",
+    "on-error",
+    "journal",
+    "record",
+    "record-env",
+    "max-questions",
+];
+
+/// The values of `record`.
+pub(super) const RECORDS: [&str; 2] = ["answers", "questions"];
 
 /// Where a node's audit record is unless a handler says otherwise.
 pub const AUDIT_DIR: &str = "/var/log/husk";
@@ -19,6 +32,9 @@ const SIZES: RangeInclusive<u64> = 64 << 10..=1 << 30;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The sizes that all questions together may have.
+const QUESTIONS: RangeInclusive<u64> = 1 << 20..=64 << 30;
 
 /// How many files may be kept.
 const KEPT: RangeInclusive<u32> = 1..=1000;
@@ -38,6 +54,34 @@ pub struct Audit {
     pub on_error: OnError,
     /// Whether each line goes to journald as well.
     pub journal: bool,
+    /// What is recorded.
+    pub record: Record,
+    /// Whether questions are kept with the values of environments.
+    pub record_env: bool,
+    /// How large all questions together may become, in bytes.
+    pub max_questions: u64,
+}
+
+/// What of a question and its answer is recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Record {
+    /// The answer.
+    #[default]
+    Answers,
+    /// The question, too, so that it can be asked again.
+    Questions,
+}
+
+impl FromStr for Record {
+    type Err = ();
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        match word {
+            "answers" => Ok(Self::Answers),
+            "questions" => Ok(Self::Questions),
+            _ => Err(()),
+        }
+    }
 }
 
 impl Default for Audit {
@@ -49,6 +93,9 @@ impl Default for Audit {
             keep: 8,
             on_error: OnError::Ignore,
             journal: false,
+            record: Record::Answers,
+            record_env: false,
+            max_questions: 64 << 20,
         }
     }
 }
@@ -76,6 +123,15 @@ pub(super) fn audit(value: Value<'_>) -> Result<Audit, ConfigError> {
     }
     if let Some(value) = table.get("journal") {
         audit.journal = value.boolean()?;
+    }
+    if let Some(value) = table.get("record") {
+        audit.record = value.one_of("record", &RECORDS)?;
+    }
+    if let Some(value) = table.get("record-env") {
+        audit.record_env = value.boolean()?;
+    }
+    if let Some(value) = table.get("max-questions") {
+        audit.max_questions = size(value, QUESTIONS, "a size from 1MiB to 64GiB")?;
     }
     Ok(audit)
 }

@@ -82,6 +82,9 @@ fn the_example_is_valid_once_switched_on_and_mentions_every_key() {
             "{key}"
         );
     }
+    for word in audit::RECORDS {
+        assert!(EXAMPLE.contains(&format!("\"{word}\"")), "{word}");
+    }
     for key in audit::AUDIT_KEYS {
         has(&["audit", key]);
     }
@@ -107,7 +110,8 @@ fn the_audit_record_is_where_and_as_large_as_it_says() {
     );
     assert_eq!((audit.on_error, audit.journal), (OnError::Ignore, false));
     let said = "[audit]\ndir = '/a'\nmax-size = '64KiB'\nmax-age = '1h'\nkeep = 1\n\
-                on-error = 'deny'\njournal = true";
+                on-error = 'deny'\njournal = true\n\
+                record = 'questions'\nrecord-env = true\nmax-questions = '1MiB'";
     let said = parse(said).audit;
     assert_eq!(
         said,
@@ -118,6 +122,9 @@ fn the_audit_record_is_where_and_as_large_as_it_says() {
             keep: 1,
             on_error: OnError::Deny,
             journal: true,
+            record: Record::Questions,
+            record_env: true,
+            max_questions: 1 << 20,
         }
     );
     for (text, words) in [
@@ -128,6 +135,11 @@ fn the_audit_record_is_where_and_as_large_as_it_says() {
         ("keep = '8'", "must be a number of files"),
         ("on-error = 'denied'", "did you mean `deny`?"),
         ("journal = 'yes'", "must be true or false"),
+        (
+            "record = 'all'",
+            "is not record; use one of answers, questions",
+        ),
+        ("max-questions = '1KiB'", "not a size from 1MiB to 64GiB"),
         ("max-files = 3", "not a key of [audit]"),
     ] {
         let said = complaint(&format!("[audit]\n{text}"));

@@ -74,7 +74,7 @@ async fn try_make(pod: &Arc<Pod>, container: &Arc<Container>) -> Result<Made, Fa
     pod.make_missing(&known.plan).await?;
     if let Err(failure) = pod.admit_links(&known) {
         let name = Some(known.name.clone());
-        return Err(pod.refused(LINK_CONTAINER, name, failure).await);
+        return Err(pod.refused(LINK_CONTAINER, name, None, failure).await);
     }
     edit(pod, container, &mut bundle, &known)?;
     let loopback = known.plan.get(Kind::Network).scope == Scope::Container;
@@ -161,7 +161,7 @@ async fn admit_sandbox(
                  pod over CRI",
                 pod.id
             ));
-            Err(pod.refused(SCOPE_SANDBOX, None, failure).await)
+            Err(pod.refused(SCOPE_SANDBOX, None, None, failure).await)
         }
         None => Ok(None),
     }
@@ -216,7 +216,9 @@ async fn plan(
         Ok(plan) => Ok(plan),
         Err(error) => {
             let failure = Failure::invalid(explained(container, &error));
-            Err(pod.refused(SCOPE_CONTAINER, Some(name), failure).await)
+            Err(pod
+                .refused(SCOPE_CONTAINER, Some(name), seen, failure)
+                .await)
         }
     }
 }
@@ -237,7 +239,7 @@ async fn links(
         Ok(links) => Ok(links),
         Err(error) => {
             let failure = Failure::invalid(error.to_string());
-            Err(pod.refused(LINK_CONTAINER, Some(name), failure).await)
+            Err(pod.refused(LINK_CONTAINER, Some(name), seen, failure).await)
         }
     }
 }

@@ -99,17 +99,25 @@ impl Pod {
         plugins.ask(pod, move |chain| ask(chain, &asked)).await
     }
 
-    /// Puts a refusal on record that no plugin alone is answerable for; gives it back.
+    /// Puts a refusal on record that no plugin alone is answerable for, about what the plugins have
+    /// `seen`; gives it back.
     pub(super) async fn refused(
         &self,
         event: &'static str,
         container: Option<String>,
+        seen: Option<&subject::Container>,
         failure: Failure,
     ) -> Failure {
         let (audit, pod) = (Arc::clone(&self.audit), self.subject());
-        let reason = failure.message.clone();
+        let (reason, seen) = (failure.message.clone(), seen.cloned());
         let recorded = in_background(move || {
-            audit.refused(&pod, event, container, &reason);
+            let question = match (event, &seen) {
+                (SCOPE_SANDBOX, _) => Some(Question::ScopeSandbox),
+                (SCOPE_CONTAINER, Some(seen)) => Some(Question::ScopeContainer(seen)),
+                (LINK_CONTAINER, Some(seen)) => Some(Question::LinkContainer(seen)),
+                _ => None,
+            };
+            audit.refused(&pod, event, container, question.as_ref(), &reason);
             Ok(())
         });
         // What keeps the thread from running keeps the pod from being made, too.
@@ -127,7 +135,7 @@ impl Pod {
             Err(error) => {
                 let failure = format!("the sandbox of pod {}: {error}", self.id);
                 let failure = Failure::invalid(failure);
-                Err(self.refused(SCOPE_SANDBOX, None, failure).await)
+                Err(self.refused(SCOPE_SANDBOX, None, None, failure).await)
             }
         }
     }
