@@ -305,6 +305,115 @@ fn who_follows_sees_what_comes_and_what_is_in_new_files() {
 }
 
 #[test]
+fn what_was_asked_is_asked_of_other_policies_and_becomes_a_case() {
+    let gate = "[[plugin.settings.allow]]\ncommands = [['echo', '...']]";
+    let audited = Audited::new("record = 'questions'", &plugin("gate", "exec-gate", gate));
+    let spec = SLEEPS.replace("image:", "env: [{name: PASSWORD, value: hunter2}], image:");
+    let output = audited.run(&spec, &["--detach"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let id = stdout(&output).trim().to_owned();
+    let exec = |words: &[&str]| {
+        let args = [&["exec", "-c", "app", &id, "--"], words].concat();
+        audited.node.output(&args).status.success()
+    };
+    assert!(exec(&["echo", "a"]) && exec(&["echo", "a"]) && !exec(&["sh", "-c", "true"]));
+    audited.remove(&id);
+    let dir = audited.dir.to_str().unwrap();
+    let replay = |config: &Path, args: &[&str]| {
+        let config = config.to_str().unwrap();
+        let all = ["policy", "replay", "--dir", dir, "--config", config];
+        audited.node.output(&[&all[..], args].concat())
+    };
+    // The same policies answer the same.
+    let same = replay(&audited.config, &[]);
+    assert_eq!(
+        same.status.code(),
+        Some(0),
+        "{}{}",
+        stdout(&same),
+        stderr(&same)
+    );
+    assert!(
+        stdout(&same).contains(" of 1 pods asked again: 0 answers"),
+        "{}",
+        stdout(&same)
+    );
+    // Others do not: one exec less, one more, and a ceiling below what the pod asks for.
+    let other = audited.node.scratch().join("other.toml");
+    let shell = plugin("gate", "exec-gate", &gate.replace("'echo'", "'sh'"));
+    let ceiling = "[ceiling]\nuts = 'container'\nrequests = ['uts']\n";
+    fs::write(&other, format!("{ceiling}{shell}")).unwrap();
+    let changed = replay(&other, &["--json", "--since=1h"]);
+    assert_eq!(changed.status.code(), Some(3), "{}", stderr(&changed));
+    let report: Value = serde_json::from_str(&stdout(&changed)).unwrap();
+    let changes = report["changes"].as_array().unwrap();
+    let of = |question: &str, before: &str, after: &str| {
+        let mut changes = changes.iter();
+        changes.any(|change| {
+            change["question"] == question
+                && change["before"].as_str().unwrap().starts_with(before)
+                && change["after"].as_str().unwrap().starts_with(after)
+                && change["pods"][0] == "default/test"
+        })
+    };
+    let fine = "nothing against it";
+    assert!(
+        of("exec-starting", fine, "refused: policy `gate`"),
+        "{report:#}"
+    );
+    assert!(
+        of("exec-starting", "refused: policy `gate`", fine),
+        "{report:#}"
+    );
+    assert!(of("scope-container", fine, "refused: "), "{report:#}");
+    let words = stdout(&replay(&other, &[]));
+    assert!(
+        words.contains("exec-starting of app: default/test"),
+        "{words}"
+    );
+    let none = replay(&other, &["--since=2999-01-01"]);
+    assert!(
+        stderr(&none).contains("no question to ask again"),
+        "{}",
+        stderr(&none)
+    );
+    // Each question is there once, and without the secret.
+    let asked = audited.lines(&["--event=exec-starting"]);
+    assert_eq!(asked.len(), 3);
+    assert_eq!(report["asked"], report["without_env"]);
+    let denied = asked
+        .iter()
+        .find(|line| line["answer"] == "denied")
+        .unwrap();
+    let input = denied["input"].as_str().unwrap();
+    let case = audited
+        .node
+        .stdout(&["policy", "case", "--dir", dir, &input[..12]]);
+    assert!(
+        case.contains("PASSWORD=") && !case.contains("hunter2"),
+        "{case}"
+    );
+    let cases = audited.node.scratch().join("cases");
+    fs::create_dir(&cases).unwrap();
+    fs::write(cases.join("the-pod.toml"), &case).unwrap();
+    let component = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../plugins/target/components/exec-gate.wasm");
+    let test = |config: &Path| {
+        let cases = cases.to_str().unwrap();
+        let component = component.to_str().unwrap();
+        let config = config.to_str().unwrap();
+        let args = ["policy", "test", "--config", config, component, cases];
+        audited.node.output(&args)
+    };
+    let passed = test(&audited.config);
+    assert!(passed.status.success(), "{case}{}", stdout(&passed));
+    assert!(
+        !test(&other).status.success(),
+        "the other policy lets it pass"
+    );
+}
+
+#[test]
 fn a_place_without_a_record_is_said() {
     let node = Node::new(Shim::Husk);
     let dir = node.scratch().join("none");

@@ -19,5 +19,6 @@ mod plugins_answer_their_cases;
 mod plugins_decide_links;
 mod plugins_decide_together;
 mod plugins_of_other_versions;
+mod questions_are_asked_again;
 mod the_wit_package_is_stable;
 mod what_a_call_holds_is_bounded;
