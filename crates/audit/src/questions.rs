@@ -140,7 +140,7 @@ impl Questions {
         let grown = size.and_then(|size| size.checked_add(more));
         if let Some(grown) = grown.filter(|grown| *grown <= self.most) {
             // Counted before it is there: who is killed now leaves less than is counted.
-            write(&dir.join(SIZE), grown.to_string().as_bytes())?;
+            count(&dir, grown)?;
             return Ok(dir);
         }
         let next = last.saturating_add(1);
@@ -151,7 +151,7 @@ impl Questions {
         }
         let dir = self.generation(next);
         DirBuilder::new().mode(0o700).create(&dir)?;
-        write(&dir.join(SIZE), more.to_string().as_bytes())?;
+        count(&dir, more)?;
         Ok(dir)
     }
 
@@ -227,6 +227,18 @@ fn file_name(digest: &str) -> io::Result<String> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, none));
     }
     Ok(format!("{digest}{SUFFIX}"))
+}
+
+/// Writes down how much is in a generation. The file is as long as it was: one that is made empty first
+/// is written to the disk at once by some file systems, which takes half a millisecond.
+fn count(generation: &Path, bytes: u64) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(generation.join(SIZE))?;
+    file.write_all(format!("{bytes:020}").as_bytes())
 }
 
 fn write(path: &Path, content: &[u8]) -> io::Result<()> {

@@ -177,7 +177,7 @@ impl Writer {
     /// The size of the file that is open, if it is the one under the name.
     fn size(&self, open: &Open) -> Result<Option<u64>, AppendError> {
         match fs::symlink_metadata(self.current()) {
-            Ok(found) => Ok((Identity::of(&found) == open.identity).then(|| found.len())),
+            Ok(found) => Ok((Identity::of(&found) == open.identity).then_some(found.len())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.failed("look at it", error)),
         }
