@@ -239,7 +239,7 @@ fn complaints_say_where_and_what_would_be_right() {
         (
             "xyz = 1",
             "husk.toml:1:1: `xyz` is not a key of the configuration; use one of scopes, \
-             containers, time, ceiling, plugin, audit, seccomp-profiles",
+             containers, time, users, ceiling, plugin, audit, seccomp-profiles",
         ),
         (
             "[scopes]\nuts = 'contianer'",
