@@ -56,8 +56,8 @@ fn a_mount_namespace_of_the_pod() {
 }
 
 #[test]
-fn a_user_namespace_that_containerd_did_not_ask_for() {
-    refused("[scopes]\nuser = \"container\"\n", &["user", "CONTAINER"]);
+fn a_user_namespace_of_the_pod_that_has_none() {
+    refused("[scopes]\nuser = \"pod\"\n", &["user", "POD", "hostUsers"]);
 }
 
 #[test]
