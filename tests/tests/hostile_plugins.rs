@@ -1,5 +1,4 @@
 //! Whatever a plugin does, it is refused by name, and the shim's memory is what it was before.
-use std::path::Path;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
