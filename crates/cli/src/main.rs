@@ -10,6 +10,7 @@ mod inspect;
 mod install;
 mod logs;
 mod manual;
+mod node;
 mod paths;
 mod picture;
 mod plan;
@@ -68,6 +69,8 @@ enum Command {
     Install(install::Args),
     /// Take away what `husk install` has put on this node
     Uninstall(install::UninstallArgs),
+    /// Install husk on this node, keep it as a directory says, and tell how the node is
+    Node(node::Args),
     /// Measure shims side by side: time, processor time, memory
     Bench(bench::Args),
     /// Print what completes husk's commands in a shell
@@ -97,6 +100,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Install(args) => install::install(&paths.data, &args),
         Command::Uninstall(args) => install::uninstall(&paths.data, &args),
+        Command::Node(args) => node::run(&paths.data, &args),
         Command::Rm(args) => rm::run(paths, &args),
         Command::Completions(args) => manual::completions(&args),
         Command::Manual(args) => manual::manual(&args),

@@ -8,7 +8,12 @@ use husk_scope::record::{FILE, Pod, STATE_DIR};
 
 /// Every pod on record. What cannot be read is being made or removed.
 pub(crate) fn pods() -> Vec<Pod> {
-    children(Path::new(STATE_DIR))
+    pods_in(Path::new(STATE_DIR))
+}
+
+/// The same, where the records of a node are.
+pub(crate) fn pods_in(state: &Path) -> Vec<Pod> {
+    children(state)
         .flat_map(|namespace| children(&namespace))
         .filter_map(|pod| fs::read(pod.join(FILE)).ok())
         .filter_map(|text| serde_json::from_slice(&text).ok())

@@ -3,13 +3,15 @@ mod kernel;
 mod runtime;
 mod space;
 
+use std::borrow::Cow;
+use std::fmt;
 use std::io::{Write as _, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use husk_terminal::page::{Page, Style, cell};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::inspect::Color;
 
@@ -38,9 +40,9 @@ pub(crate) struct Args {
 }
 
 /// How much something matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum State {
+pub(crate) enum State {
     Ok,
     /// husk works, but for something that some pods may ask for.
     Warning,
@@ -49,21 +51,39 @@ enum State {
 }
 
 /// What was found out.
-#[derive(Debug, Serialize)]
-struct Finding {
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Finding {
     /// What it is about.
-    subject: &'static str,
-    state: State,
+    subject: Cow<'static, str>,
+    pub(crate) state: State,
     found: String,
     /// What to do.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     fix: Option<String>,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (mark, _) = self.state.mark();
+        write!(f, "{mark}: {}: {}", self.subject, self.found)?;
+        self.fix.iter().try_for_each(|fix| write!(f, ": {fix}"))
+    }
+}
+
+impl State {
+    fn mark(self) -> (&'static str, Style) {
+        match self {
+            Self::Ok => ("ok", Style::Green),
+            Self::Warning => ("warning", Style::Yellow),
+            Self::Error => ("error", Style::Red),
+        }
+    }
 }
 
 impl Finding {
     fn ok(subject: &'static str, found: impl Into<String>) -> Self {
         Self {
-            subject,
+            subject: subject.into(),
             state: State::Ok,
             found: found.into(),
             fix: None,
@@ -72,7 +92,7 @@ impl Finding {
 
     fn warning(subject: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
         Self {
-            subject,
+            subject: subject.into(),
             state: State::Warning,
             found: found.into(),
             fix: Some(fix.into()),
@@ -110,11 +130,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 fn page(findings: &[Finding], colours: bool) -> String {
     let mut page = Page::new(colours);
     for finding in findings {
-        let (mark, style) = match finding.state {
-            State::Ok => ("ok", Style::Green),
-            State::Warning => ("warning", Style::Yellow),
-            State::Error => ("error", Style::Red),
-        };
+        let (mark, style) = finding.state.mark();
         let subject = format!("{:SUBJECT$}", finding.subject);
         page.table(&[vec![
             cell(format!("{mark:7}")).style(style),

@@ -10,7 +10,7 @@ const V1_UNLIMITED: u64 = 1 << 62;
 
 /// Limits and use of one cgroup. What its hierarchy does not tell is null; so is "no limit".
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub(super) struct Cgroup {
+pub(crate) struct Cgroup {
     /// The path as in `/proc/PID/cgroup`, of the memory controller where hierarchies differ.
     pub(super) path: PathBuf,
     /// Bytes in use, page cache included.
@@ -18,7 +18,7 @@ pub(super) struct Cgroup {
     /// The most bytes it may use.
     pub(super) memory_limit_bytes: Option<u64>,
     /// Processes that the kernel killed for want of memory.
-    pub(super) oom_kills: Option<u64>,
+    pub(crate) oom_kills: Option<u64>,
     /// Processor time used, in microseconds.
     pub(super) cpu_usec: Option<u64>,
     /// The most processors it may use at a time, such as 0.5.
@@ -31,24 +31,31 @@ pub(super) struct Cgroup {
 
 /// Where hierarchies are mounted: controllers, empty for v2, to directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Hierarchies(BTreeMap<String, PathBuf>);
+pub(crate) struct Hierarchies(BTreeMap<String, PathBuf>);
 
 /// Where a process or a container is: hierarchy, empty for v2, to path.
-pub(super) type Paths = BTreeMap<String, PathBuf>;
+pub(crate) type Paths = BTreeMap<String, PathBuf>;
 
 impl Hierarchies {
     /// Those of this node.
     pub(super) fn of_node() -> Self {
-        Self::parse(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+        Self::below(Path::new("/"))
     }
 
-    fn parse(mountinfo: &str) -> Self {
+    /// Those of a node whose root is mounted here.
+    pub(crate) fn below(root: &Path) -> Self {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        Self::parse(&mounts, root)
+    }
+
+    fn parse(mountinfo: &str, root: &Path) -> Self {
         let mut found = BTreeMap::new();
         for line in mountinfo.lines() {
             let Some((mount, filesystem)) = line.split_once(" - ") else {
                 continue;
             };
-            let Some(at) = mount.split(' ').nth(4) else {
+            let at = mount.split(' ').nth(4).map(Path::new);
+            let Some(at) = at.filter(|at| at.starts_with(root)) else {
                 continue;
             };
             let mut filesystem = filesystem.split(' ');
@@ -79,7 +86,7 @@ impl Hierarchies {
     }
 
     /// Limits and use of the cgroup at these paths; `None` when it is not there.
-    pub(super) fn read(&self, paths: &Paths) -> Option<Cgroup> {
+    pub(crate) fn read(&self, paths: &Paths) -> Option<Cgroup> {
         let mut cgroup = Cgroup::default();
         let (memory, v2) = self.dir(paths, "memory")?;
         if !memory.exists() {
@@ -144,7 +151,7 @@ pub(super) fn of(pid: i32) -> Paths {
 
 /// The cgroup right above all of these, hierarchy by hierarchy; those where it is the root, which
 /// is everyone's, are left out.
-pub(super) fn common_parent(all: &[&Paths]) -> Paths {
+pub(crate) fn common_parent(all: &[&Paths]) -> Paths {
     let Some((first, rest)) = all.split_first() else {
         return Paths::new();
     };
@@ -239,6 +246,7 @@ mod tests {
              26 1 0:23 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\n\
              27 1 0:24 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
              28 1 0:25 / /proc rw - proc proc rw\n",
+            Path::new("/"),
         );
         assert_eq!(found.0["memory"], Path::new("/sys/fs/cgroup/memory"));
         assert_eq!(found.0["cpuacct"], Path::new("/sys/fs/cgroup/cpu"));

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use husk_scope::record::STATE_DIR;
 
-mod cgroups;
+pub(crate) mod cgroups;
 mod find;
 #[cfg(test)]
 mod fixture;

@@ -12,16 +12,16 @@ const CONTEXT: usize = 3;
 
 /// A file as it is to be.
 #[derive(Debug)]
-pub(super) struct Wanted {
-    pub(super) path: PathBuf,
+pub(crate) struct Wanted {
+    pub(crate) path: PathBuf,
     /// None for one that is not to be.
-    pub(super) content: Option<Vec<u8>>,
-    pub(super) mode: u32,
+    pub(crate) content: Option<Vec<u8>>,
+    pub(crate) mode: u32,
 }
 
 /// A file that is not as it is to be.
 #[derive(Debug)]
-pub(super) struct Change {
+pub(crate) struct Change {
     wanted: Wanted,
     before: Option<Found>,
 }
@@ -33,7 +33,7 @@ struct Found {
 }
 
 impl Wanted {
-    pub(super) fn text(path: PathBuf, text: String) -> Self {
+    pub(crate) fn text(path: PathBuf, text: String) -> Self {
         Self {
             path,
             content: Some(text.into_bytes()),
@@ -41,7 +41,7 @@ impl Wanted {
         }
     }
 
-    pub(super) fn gone(path: PathBuf) -> Self {
+    pub(crate) fn gone(path: PathBuf) -> Self {
         Self {
             path,
             content: None,
@@ -50,7 +50,7 @@ impl Wanted {
     }
 
     /// What has to be done for it, if anything.
-    pub(super) fn change(self) -> Result<Option<Change>> {
+    pub(crate) fn change(self) -> Result<Option<Change>> {
         let before = found(&self.path)?;
         let is_so = match (&self.content, &before) {
             (Some(content), Some(before)) => *content == before.content && self.mode == before.mode,
@@ -112,7 +112,7 @@ impl Change {
 
     /// Whoever opens the file finds all of the old one or all of the new one; those who have the old one
     /// open, or run it, keep it.
-    pub(super) fn make(&self) -> Result<()> {
+    pub(crate) fn make(&self) -> Result<()> {
         put(
             self.path(),
             self.wanted.content.as_deref(),

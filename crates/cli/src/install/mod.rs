@@ -9,6 +9,7 @@ mod service;
 mod uninstall;
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{Write as _, stdout};
 use std::path::{Path, PathBuf};
@@ -16,13 +17,16 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use anyhow::{Context as _, Result, ensure};
+use clap::ValueEnum as _;
 use husk_scope::config::Config;
 use husk_terminal::messages::say;
 
 use containerd::Sandboxer;
 pub(crate) use containerd::{Containerd, run, runtimes};
-use files::{Change, Wanted};
+use files::Change;
+pub(crate) use files::Wanted;
 use record::Record;
+pub(crate) use record::{FILE as RECORD, digest_of};
 pub(crate) use service::Service;
 pub(crate) use uninstall::Args as UninstallArgs;
 pub(crate) use uninstall::run as uninstall;
@@ -36,6 +40,9 @@ const PROGRAMS: [&str; 3] = [SHIM, "husk", "husk-bench"];
 /// The handler that there is if nobody names one.
 const DEFAULT_HANDLER: &str = "husk";
 const RUNTIME_CLASSES: &str = "runtimeclasses.yaml";
+/// Where plugins are, beside the configurations, and what their names end in.
+const PLUGINS: &str = "plugins";
+pub(crate) const COMPONENT: &str = "wasm";
 
 /// What a pod costs besides its containers: the private memory of its shim, below 0.5 MB without plugins and
 /// 1.1 MB with one, by `husk bench memory`.
@@ -48,24 +55,38 @@ pub(crate) struct Args {
     /// A handler, and the configuration that its pods get; again for more [default: those installed, else husk]
     #[arg(long = "handler", value_name = "NAME[=FILE]")]
     handlers: Vec<Named>,
-    /// Where handlers' configurations are
-    #[arg(long, value_name = "DIR", default_value = "/etc/husk")]
-    configs: PathBuf,
-    /// Who makes pods' sandboxes
-    #[arg(long, value_enum, default_value_t)]
-    sandboxer: Sandboxer,
+    /// Plugins, `*.wasm` in this directory, to be copied beside the configurations, into `plugins`; without it
+    /// those that are there stay
+    #[arg(long, value_name = "DIR")]
+    plugins: Option<PathBuf>,
     /// Where husk's programs are [default: where this one is]
     #[arg(long, value_name = "DIR")]
     from: Option<PathBuf>,
-    /// Where they are to be, a directory that containerd looks for shims in
+    /// Show what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Where things are to be, and how.
+#[derive(Clone, clap::Args)]
+pub(crate) struct Place {
+    /// Where handlers' configurations are
+    #[arg(long, value_name = "DIR", default_value = "/etc/husk")]
+    pub(crate) configs: PathBuf,
+    /// Who makes pods' sandboxes
+    #[arg(long, value_enum, default_value_t)]
+    sandboxer: Sandboxer,
+    /// Where programs are to be, a directory that containerd looks for shims in
     #[arg(long, value_name = "DIR", default_value = "/usr/local/bin")]
     bin: PathBuf,
     #[command(flatten)]
-    node: Node,
+    pub(crate) node: Node,
 }
 
 /// What `install` and `uninstall` have in common.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 pub(crate) struct Node {
     /// containerd's program
     #[arg(long, value_name = "PROGRAM", default_value = "containerd")]
@@ -77,9 +98,6 @@ pub(crate) struct Node {
         default_value = "/etc/containerd/config.toml"
     )]
     containerd_config: PathBuf,
-    /// Show what would change, and change nothing
-    #[arg(long)]
-    dry_run: bool,
     /// Leave it to somebody else to restart containerd
     #[arg(long)]
     no_restart: bool,
@@ -92,6 +110,41 @@ struct Named {
     from: Option<PathBuf>,
 }
 
+impl Place {
+    /// The same, as `husk install` is told it.
+    pub(crate) fn words(&self) -> Vec<OsString> {
+        let mut words = self.node.words();
+        let sandboxer = self.sandboxer.to_possible_value();
+        let sandboxer = sandboxer.map_or_else(OsString::new, |it| it.get_name().into());
+        words.extend(["--configs".into(), self.configs.clone().into()]);
+        words.extend(["--sandboxer".into(), sandboxer]);
+        words.extend(["--bin".into(), self.bin.clone().into()]);
+        words
+    }
+}
+
+impl Node {
+    /// The same, as `husk install` and `husk uninstall` are told it.
+    pub(crate) fn words(&self) -> Vec<OsString> {
+        let mut words = self.containerd_words();
+        if self.no_restart {
+            words.push("--no-restart".into());
+        }
+        words
+    }
+
+    /// The part of it that `husk doctor` is told, too.
+    pub(crate) fn containerd_words(&self) -> Vec<OsString> {
+        let config = self.containerd_config.clone();
+        vec![
+            "--containerd".into(),
+            self.containerd.clone().into(),
+            "--containerd-config".into(),
+            config.into(),
+        ]
+    }
+}
+
 impl FromStr for Named {
     type Err = anyhow::Error;
 
@@ -100,22 +153,27 @@ impl FromStr for Named {
             Some((name, from)) => (name, Some(from.into())),
             None => (text, None),
         };
-        // It becomes the name of an object of Kubernetes, of a file and of a table; see RFC 1123.
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        let is_label = name.len() <= 63
-            && name.chars().all(plain)
-            && !name.is_empty()
-            && !name.starts_with('-')
-            && !name.ends_with('-');
-        ensure!(
-            is_label,
-            "{name:?} cannot be a handler: use lower-case letters, digits and `-`, at most 63"
-        );
+        check_name(name)?;
         Ok(Self {
             name: name.to_owned(),
             from,
         })
     }
+}
+
+/// A handler's name becomes the name of an object of Kubernetes, of a file and of a table; see RFC 1123.
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let is_label = name.len() <= 63
+        && name.chars().all(plain)
+        && !name.is_empty()
+        && !name.starts_with('-')
+        && !name.ends_with('-');
+    ensure!(
+        is_label,
+        "{name:?} cannot be a handler: use lower-case letters, digits and `-`, at most 63"
+    );
+    Ok(())
 }
 
 /// A handler of pods, as a RuntimeClass names it.
@@ -131,8 +189,11 @@ pub(crate) struct Handler {
 pub(crate) fn install(data: &Path, args: &Args) -> Result<ExitCode> {
     let record = Record::read(data)?;
     let handlers = handlers(args, record.as_ref())?;
-    let containerd = Containerd::find(&args.node.containerd, &args.node.containerd_config)?;
-    let sandboxer = containerd.sandboxer(args.sandboxer);
+    let containerd = Containerd::find(
+        &args.place.node.containerd,
+        &args.place.node.containerd_config,
+    )?;
+    let sandboxer = containerd.sandboxer(args.place.sandboxer);
     if sandboxer == "shim" && containerd.panics_at_host_network() {
         say(format_args!(
             "containerd {} panics at a pod with hostNetwork where the shim makes sandboxes; releases from \
@@ -140,24 +201,33 @@ pub(crate) fn install(data: &Path, args: &Args) -> Result<ExitCode> {
             containerd.version
         ));
     }
-    let service = Service::running().filter(|_| !args.node.no_restart);
+    let service = Service::running().filter(|_| !args.place.node.no_restart);
     if let Some(service) = &service {
         let searched = service.search_path()?;
         ensure!(
-            searched.contains(&args.bin),
+            searched.contains(&args.place.bin),
             "containerd looks for shims in {searched:?}, not in {}: name one of those by --bin",
-            args.bin.display()
+            args.place.bin.display()
         );
     }
 
     let files = containerd.with(&handlers, sandboxer)?;
-    let mut wanted = programs(args)?;
+    let mut wanted = programs(args.from.as_deref(), &args.place.bin)?;
     wanted.extend(configurations(&handlers)?);
+    let plugins = args.place.configs.join(PLUGINS);
+    if let Some(from) = &args.plugins {
+        wanted.extend(components(from, &plugins)?);
+    }
     wanted.push(Wanted::text(
-        args.configs.join(RUNTIME_CLASSES),
+        args.place.configs.join(RUNTIME_CLASSES),
         runtime_classes(&handlers),
     ));
-    let installed = Record::new(&handlers, &wanted, &containerd, record.as_ref());
+    // A plugin stays as a configuration does: until somebody says what there is to be.
+    let keeps = |path: &Path| {
+        let is_plugin = args.plugins.is_none() && path.parent() == Some(&plugins);
+        is_plugin || handlers.iter().any(|handler| handler.config == path)
+    };
+    let installed = Record::new(&handlers, &wanted, &containerd, record.as_ref(), keeps);
     wanted.extend(record.iter().flat_map(|it| it.obsolete(&installed)));
     let of_containerd = [
         Wanted::text(containerd.drop_in(), files.drop_in.clone()),
@@ -173,7 +243,7 @@ pub(crate) fn install(data: &Path, args: &Args) -> Result<ExitCode> {
             sandboxer,
         )?;
     }
-    if args.node.dry_run {
+    if args.dry_run {
         show(others.iter().chain(&of_containerd))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -193,7 +263,7 @@ pub(crate) fn install(data: &Path, args: &Args) -> Result<ExitCode> {
     }
     say(format_args!(
         "for a cluster: kubectl apply -f {}",
-        args.configs.join(RUNTIME_CLASSES).display()
+        args.place.configs.join(RUNTIME_CLASSES).display()
     ));
     Ok(ExitCode::SUCCESS)
 }
@@ -212,7 +282,7 @@ fn handlers(args: &Args, record: Option<&Record>) -> Result<Vec<Handler>> {
     let handlers: Vec<_> = named
         .into_iter()
         .map(|Named { name, from }| Handler {
-            config: args.configs.join(format!("{name}.toml")),
+            config: args.place.configs.join(format!("{name}.toml")),
             name,
             from,
         })
@@ -228,9 +298,10 @@ fn handlers(args: &Args, record: Option<&Record>) -> Result<Vec<Handler>> {
     Ok(handlers)
 }
 
-fn programs(args: &Args) -> Result<Vec<Wanted>> {
-    let from = match &args.from {
-        Some(from) => from.clone(),
+/// husk's programs in another directory; those beside this one unless others are named.
+pub(crate) fn programs(from: Option<&Path>, to: &Path) -> Result<Vec<Wanted>> {
+    let from = match from {
+        Some(from) => from.to_owned(),
         None => {
             let own = std::env::current_exe().context("finding this program")?;
             own.parent()
@@ -251,10 +322,28 @@ fn programs(args: &Args) -> Result<Vec<Wanted>> {
             )
         })?;
         wanted.push(Wanted {
-            path: args.bin.join(name),
+            path: to.join(name),
             content: Some(content),
             mode: 0o755,
         });
+    }
+    Ok(wanted)
+}
+
+/// The plugins of a directory in another one.
+fn components(from: &Path, to: &Path) -> Result<Vec<Wanted>> {
+    let reading = || format!("reading the plugins in {}", from.display());
+    let mut wanted = Vec::new();
+    for entry in fs::read_dir(from).with_context(reading)? {
+        let entry = entry.with_context(reading)?;
+        let path = entry.path();
+        if path.extension().is_some_and(|it| it == COMPONENT) {
+            wanted.push(Wanted {
+                path: to.join(entry.file_name()),
+                content: Some(fs::read(&path).with_context(reading)?),
+                mode: 0o644,
+            });
+        }
     }
     Ok(wanted)
 }

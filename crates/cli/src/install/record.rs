@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::files::Wanted;
 use super::{Containerd, Handler};
 
-const FILE: &str = "installed.json";
+pub(crate) const FILE: &str = "installed.json";
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Record {
@@ -25,22 +25,21 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// What there will be once these files are written. The configuration of a handler that is there
-    /// already stays what it was: of an earlier installation, or the operator's.
+    /// What there will be once these files are written. What `keeps` names and is there already stays what
+    /// it was: of an earlier installation, or the operator's.
     pub(super) fn new(
         handlers: &[Handler],
         files: &[Wanted],
         containerd: &Containerd,
         earlier: Option<&Self>,
+        keeps: impl Fn(&Path) -> bool,
     ) -> Self {
         let mut installed: BTreeMap<_, _> =
             files.iter().map(|file| (file.path.clone(), None)).collect();
-        let kept = handlers.iter().filter_map(|handler| {
-            let (path, digest) = earlier?.files.get_key_value(&handler.config)?;
-            Some((path.clone(), digest.clone()))
-        });
-        for (path, digest) in kept {
-            installed.entry(path).or_insert(digest);
+        let earlier_files = earlier.iter().flat_map(|it| &it.files);
+        for (path, digest) in earlier_files.filter(|(path, _)| keeps(path)) {
+            let file = installed.entry(path.clone());
+            file.or_insert_with(|| digest.clone());
         }
         Self {
             handlers: handlers.iter().map(|it| it.name.clone()).collect(),
@@ -123,7 +122,7 @@ fn is_as_written(path: &Path, digest: Option<&str>) -> bool {
     }
 }
 
-fn digest_of(path: &Path) -> Result<String> {
+pub(crate) fn digest_of(path: &Path) -> Result<String> {
     let content = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
     let digest = Sha256::digest(&content);
     Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())

@@ -23,6 +23,9 @@ pub(crate) struct Args {
     /// Even though pods run: nothing could be done with them any more
     #[arg(long)]
     force: bool,
+    /// Show what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     node: Node,
 }
@@ -36,7 +39,7 @@ pub(crate) fn run(data: &Path, args: &Args) -> Result<ExitCode> {
     })?;
     let pods = pods(&record);
     ensure!(
-        pods.is_empty() || args.force || args.node.dry_run,
+        pods.is_empty() || args.force || args.dry_run,
         "pods run with this shim, and nothing could be done with them without it: {}. Remove them first",
         pods.join(", ")
     );
@@ -62,7 +65,7 @@ pub(crate) fn run(data: &Path, args: &Args) -> Result<ExitCode> {
         record.obsolete(&Record::default())
     };
     let others = changes(others)?;
-    if args.node.dry_run {
+    if args.dry_run {
         show(of_containerd.iter().chain(&others))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -91,10 +94,13 @@ pub(crate) fn run(data: &Path, args: &Args) -> Result<ExitCode> {
 /// Directories that installing may have made.
 fn remove_empty(path: &Path) {
     let parent = path.parent();
-    let ours = parent.filter(|it| it.ends_with("husk") || it.ends_with("conf.d"));
-    if let Some(parent) = ours {
-        // Refused while there is something in it.
-        let _ = fs::remove_dir(parent);
+    let is_ours = |it: &Path| it.ends_with("husk") || it.ends_with("conf.d");
+    let ours = parent.filter(|it| is_ours(it) || it.ends_with("husk/plugins"));
+    for dir in ours.into_iter().flat_map(Path::ancestors).take(2) {
+        if is_ours(dir) || dir.ends_with("plugins") {
+            // Refused while there is something in it.
+            let _ = fs::remove_dir(dir);
+        }
     }
 }
 
