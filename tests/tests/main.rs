@@ -72,6 +72,7 @@ mod link_rules;
 mod links;
 mod links_by_policy;
 mod links_under_attack;
+mod node_kept_in_step;
 mod nothing_grows;
 mod one_shim_per_pod;
 mod oom;

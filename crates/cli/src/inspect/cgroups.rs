@@ -48,6 +48,12 @@ impl Hierarchies {
         Self::parse(&mounts, root)
     }
 
+    /// One hierarchy of v2, mounted here.
+    #[cfg(test)]
+    pub(crate) fn v2(at: &Path) -> Self {
+        Self(BTreeMap::from([(String::new(), at.to_owned())]))
+    }
+
     fn parse(mountinfo: &str, root: &Path) -> Self {
         let mut found = BTreeMap::new();
         for line in mountinfo.lines() {

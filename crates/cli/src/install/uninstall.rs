@@ -12,7 +12,7 @@ use husk_terminal::messages::say;
 
 use super::files::Wanted;
 use super::record::Record;
-use super::{Containerd, Node, SHIM, Service, change_containerd, changes, make, show};
+use super::{Containerd, Node, PLUGINS, SHIM, Service, change_containerd, changes, make, show};
 
 /// Take away what `husk install` has put on this node
 #[derive(clap::Args)]
@@ -93,11 +93,10 @@ pub(crate) fn run(data: &Path, args: &Args) -> Result<ExitCode> {
 
 /// Directories that installing may have made.
 fn remove_empty(path: &Path) {
-    let parent = path.parent();
-    let is_ours = |it: &Path| it.ends_with("husk") || it.ends_with("conf.d");
-    let ours = parent.filter(|it| is_ours(it) || it.ends_with("husk/plugins"));
-    for dir in ours.into_iter().flat_map(Path::ancestors).take(2) {
-        if is_ours(dir) || dir.ends_with("plugins") {
+    let above = path.ancestors().skip(1).take(2);
+    for dir in above.flat_map(|dir| [dir.join(PLUGINS), dir.to_owned()]) {
+        let ours = ["husk", "husk/plugins", "conf.d"];
+        if ours.into_iter().any(|it| dir.ends_with(it)) {
             // Refused while there is something in it.
             let _ = fs::remove_dir(dir);
         }

@@ -28,6 +28,8 @@ pub(super) struct Keeper {
     place: Place,
     /// husk's data, as the node names it.
     data: PathBuf,
+    /// This program.
+    own: PathBuf,
     /// Where the programs are that are to be installed.
     from: PathBuf,
     /// What was said last: it is not said again.
@@ -38,14 +40,19 @@ pub(super) struct Keeper {
 pub(super) type Refused = BTreeMap<String, String>;
 
 impl Keeper {
-    pub(super) fn new(root: Root, place: Place, data: &Path, from: PathBuf) -> Self {
-        Self {
+    /// # Errors
+    /// It cannot be said where this program is.
+    pub(super) fn new(root: Root, place: Place, data: &Path, from: Option<&Path>) -> Result<Self> {
+        let own = std::env::current_exe().context("finding this program")?;
+        let beside = own.parent().context("this program has no directory")?;
+        Ok(Self {
             root,
             place,
             data: data.to_owned(),
-            from,
+            from: from.unwrap_or(beside).to_owned(),
+            own,
             said: String::new(),
-        }
+        })
     }
 
     fn stage(&self, name: &str) -> PathBuf {
@@ -55,7 +62,7 @@ impl Keeper {
     /// husk, as the node runs it.
     fn husk(&self) -> PathBuf {
         if self.root.is_own() {
-            self.from.join("husk")
+            self.own.clone()
         } else {
             self.stage(PROGRAMS).join("husk")
         }

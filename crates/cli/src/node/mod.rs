@@ -132,18 +132,12 @@ struct Node<'a> {
 impl<'a> Node<'a> {
     fn new(data: &Path, args: &'a Args) -> Result<Self> {
         let root = Root::new(args.host_root.clone(), args.host_process);
-        let own = || -> Result<PathBuf> {
-            let own = std::env::current_exe().context("finding this program")?;
-            let dir = own.parent().context("this program has no directory")?;
-            Ok(dir.to_owned())
-        };
-        let from = args.from.clone().map_or_else(own, Ok)?;
         let audit = root
             .path(&args.audit)
             .unwrap_or_else(|_| args.audit.clone());
         Ok(Self {
             args,
-            keeper: Keeper::new(root.clone(), args.place.clone(), data, from),
+            keeper: Keeper::new(root.clone(), args.place.clone(), data, args.from.as_deref())?,
             root,
             metrics: Metrics::new(),
             watch: Watch::default(),

@@ -137,3 +137,86 @@ fn private(process: Process) -> u64 {
 pub(super) fn of_node(state: &Path, root: &Path) -> (Vec<Pod>, Hierarchies) {
     (crate::shims::pods_in(state), Hierarchies::below(root))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use husk_scope::record::Container;
+    use husk_scope::{Assignment, Ceiling, Plan, Scope, Scopes};
+    use std::fs;
+
+    fn container(name: &str, init: i32) -> Container {
+        let requested = Scopes::all(&Scope::Container);
+        let none: [Assignment; 0] = [];
+        Container {
+            id: format!("{name}-{init}"),
+            name: name.to_owned(),
+            bundle: "/b".into(),
+            rootfs: "/b/rootfs".into(),
+            dir: "/d".into(),
+            status: Status::Running,
+            init: Some(Process {
+                pid: init,
+                start_time: 1,
+            }),
+            execs: BTreeMap::new(),
+            cgroups: BTreeMap::from([(String::new(), format!("/pod/{name}").into())]),
+            cgroups_path: String::new(),
+            plan: Plan::new(&requested, &none, &Ceiling::default()).unwrap(),
+            ids: None,
+            exit: None,
+        }
+    }
+
+    fn pod(containers: Vec<Container>) -> Pod {
+        Pod {
+            id: "p".to_owned(),
+            uid: "u".to_owned(),
+            shim: process::this(),
+            containers,
+            ..Pod::default()
+        }
+    }
+
+    #[test]
+    fn restarts_and_kills_are_counted_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let kills = |count: u64| {
+            let at = dir.path().join("pod");
+            fs::create_dir_all(&at).unwrap();
+            fs::write(at.join("memory.events"), format!("oom_kill {count}\n")).unwrap();
+            fs::write(at.join("memory.current"), "1\n").unwrap();
+        };
+        let cgroups = Hierarchies::v2(dir.path());
+        let mut watch = Watch::default();
+        kills(5);
+        let found = watch.look(&[pod(vec![container("app", 10)])], &cgroups);
+        // What was there before is nothing new.
+        assert_eq!((found.restarts, found.oom_kills), (0, 0));
+        assert_eq!(found.states["running"], 1);
+        assert!(found.memory["shim"] > 0);
+
+        // Killed, and gone from the record; its cgroup is gone, too, the pod's is not.
+        kills(7);
+        let found = watch.look(&[pod(vec![])], &cgroups);
+        assert_eq!((found.restarts, found.oom_kills), (0, 2));
+        let both = vec![container("app", 11), container("side", 12)];
+        let found = watch.look(&[pod(both)], &cgroups);
+        assert_eq!((found.restarts, found.oom_kills), (1, 0));
+
+        // A pod that went leaves nothing.
+        let _ = watch.look(&[], &cgroups);
+        assert!(watch.inits.is_empty() && watch.killed.is_empty());
+    }
+
+    #[test]
+    fn a_pod_whose_shim_is_gone_is_lost() {
+        let mut gone = pod(vec![]);
+        gone.shim = Some(Process {
+            pid: 1,
+            start_time: u64::MAX,
+        });
+        let found = Watch::default().look(&[gone], &Hierarchies::default());
+        assert_eq!((found.states["lost"], found.states["running"]), (1, 0));
+    }
+}
