@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn every_metric_of_the_dashboard_exists() {
+    fn every_metric_of_the_dashboard_exists_and_is_documented() {
         let mut metrics = Metrics::new();
         let cgroups = crate::inspect::cgroups::Hierarchies::default();
         metrics.set_pods(&super::super::pods::Watch::default().look(&[], &cgroups));
@@ -327,6 +327,14 @@ mod tests {
             }
         }
         assert!(named.len() >= 10, "{named:?}");
+        let documented = include_str!("../../../../docs/cluster.md");
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        for name in types.filter_map(|it| it.split(' ').next()) {
+            let row = documented
+                .lines()
+                .any(|line| line.starts_with(&format!("| `{name}")));
+            assert!(row, "{name} is not in docs/cluster.md");
+        }
         for name in named {
             let printed = text
                 .lines()
