@@ -250,6 +250,13 @@ fn what_is_in_order_reaches_the_node_and_nothing_else() {
     husk.says("/metrics", "husk_refused_files 1");
     assert_eq!(node.text("node/husk/husk.toml").as_bytes(), closed);
 
+    let junk: Vec<_> = (0..20).map(|index| format!("junk {index}")).collect();
+    let mut files: Vec<(&str, &[u8])> = vec![("husk.toml", b"# six\n")];
+    files.extend(junk.iter().map(|name| (name.as_str(), &b""[..])));
+    node.config_map("..6", &files);
+    husk.says("/metrics", "husk_refused_files 21");
+    assert_eq!(node.text("node/husk/husk.toml").as_bytes(), closed);
+
     husk.ends();
     assert!(node.path("node/bin").join(SHIM).exists());
     let husk = node.run(&["--uninstall"]);

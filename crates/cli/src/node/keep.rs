@@ -89,6 +89,10 @@ impl Keeper {
             if source.configurations.is_empty() {
                 // More likely a mistake than the wish to have no handlers.
                 refused.insert("*.toml".to_owned(), "there is none".to_owned());
+            } else if source.untold > 0 {
+                // What is not told cannot be told from what is not there.
+                let why = format!("{} more files cannot be taken", source.untold);
+                refused.insert("*".to_owned(), why);
             } else {
                 self.stage_plugins(&source.plugins, &mut refused).await?;
                 self.stage_configurations(&source.configurations, &mut refused)?;
