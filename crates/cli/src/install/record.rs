@@ -1,7 +1,8 @@
 //! What `husk install` has put on a node, so that `husk uninstall` takes that away, and nothing else.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::files::Wanted;
-use super::{Containerd, Handler};
+use super::{Containerd, Handler, SHIM};
 
 pub(crate) const FILE: &str = "installed.json";
 
@@ -22,6 +23,9 @@ pub(super) struct Record {
     /// containerd's configuration, and whether there was none before.
     pub(super) containerd_config: PathBuf,
     pub(super) created: bool,
+    /// Device and inode of the shims that were here before: pods may run with them, by no name.
+    #[serde(default)]
+    pub(super) replaced_shims: BTreeSet<(u64, u64)>,
 }
 
 impl Record {
@@ -46,6 +50,7 @@ impl Record {
             files: installed,
             containerd_config: containerd.config.clone(),
             created: earlier.map_or_else(|| !containerd.config.exists(), |it| it.created),
+            replaced_shims: replaced_shims(files, earlier),
         }
     }
 
@@ -108,10 +113,38 @@ impl Record {
         changed.map(|(path, _)| path.as_path()).collect()
     }
 
+    /// Device and inode of the shims that are here, and of those that were.
+    pub(super) fn shims(&self) -> BTreeSet<(u64, u64)> {
+        let shims = self.files().filter(|path| path.ends_with(SHIM));
+        let replaced = self.replaced_shims.iter().copied();
+        replaced.chain(shims.filter_map(inode)).collect()
+    }
+
     /// All files.
     pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
         self.files.keys().map(PathBuf::as_path)
     }
+}
+
+/// The shims that were replaced before, and those that will be once these files are written.
+fn replaced_shims(files: &[Wanted], earlier: Option<&Record>) -> BTreeSet<(u64, u64)> {
+    let changed = files.iter().filter(|file| {
+        let before = file.path.ends_with(SHIM).then(|| fs::read(&file.path).ok());
+        before
+            .flatten()
+            .is_some_and(|before| Some(before) != file.content)
+    });
+    let before = earlier
+        .iter()
+        .flat_map(|it| it.replaced_shims.iter().copied());
+    before
+        .chain(changed.filter_map(|file| inode(&file.path)))
+        .collect()
+}
+
+fn inode(path: &Path) -> Option<(u64, u64)> {
+    let found = fs::metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
 }
 
 /// Also one that was being written when that was cut short: it is none of the operator's.

@@ -1,6 +1,5 @@
 //! `husk uninstall`.
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,7 +11,7 @@ use husk_terminal::messages::say;
 
 use super::files::Wanted;
 use super::record::Record;
-use super::{Containerd, Node, PLUGINS, SHIM, Service, change_containerd, changes, make, show};
+use super::{Containerd, Node, PLUGINS, Service, change_containerd, changes, make, show};
 
 /// Take away what `husk install` has put on this node
 #[derive(clap::Args)]
@@ -105,11 +104,7 @@ fn remove_empty(path: &Path) {
 
 /// Pods whose shim is of the installation: of its file as it is, or of one that it has replaced.
 fn pods(record: &Record) -> Vec<String> {
-    let shims: Vec<_> = record
-        .files()
-        .filter(|path| path.ends_with(SHIM))
-        .filter_map(|path| inode(path).ok())
-        .collect();
+    let shims = record.shims();
     let below = |path: &Path| -> Vec<PathBuf> {
         let entries = fs::read_dir(path).into_iter().flatten().flatten();
         entries.map(|entry| entry.path()).collect()
@@ -124,9 +119,8 @@ fn pods(record: &Record) -> Vec<String> {
         let shim = pod.shim.filter(|shim| process::is_alive(*shim));
         shim.is_some_and(|shim| {
             let program = PathBuf::from(format!("/proc/{}/exe", shim.pid));
-            let replaced = fs::read_link(&program)
-                .is_ok_and(|it| it.to_string_lossy().ends_with(" (deleted)"));
-            replaced || inode(&program).is_ok_and(|it| shims.contains(&it))
+            let found = fs::metadata(program);
+            found.is_ok_and(|it| shims.contains(&(it.dev(), it.ino())))
         })
     });
     ours.map(|pod| match pod.name.as_str() {
@@ -134,9 +128,4 @@ fn pods(record: &Record) -> Vec<String> {
         name => name.to_owned(),
     })
     .collect()
-}
-
-fn inode(path: &Path) -> io::Result<(u64, u64)> {
-    let found = fs::metadata(path)?;
-    Ok((found.dev(), found.ino()))
 }
