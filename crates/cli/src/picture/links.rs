@@ -25,8 +25,9 @@ const FONT: Font = plain(11);
 struct Chip {
     end: End,
     column: usize,
-    /// Whether links lead here, not from here.
-    entered: bool,
+    /// The chip that a link leads to from here: one that leads elsewhere has a chip of its own. None where
+    /// links lead here.
+    leads_to: Option<usize>,
     rect: Rect,
     title: String,
 }
@@ -68,9 +69,10 @@ impl Wiring {
     pub(super) fn of(scene: &Scene) -> Self {
         let mut wiring = Self::default();
         for link in &scene.links {
-            let from = wiring.chip(&link.from, false, &link.title);
-            let to = wiring.chip(&link.to, true, &link.title);
-            let (Some(from), Some(to)) = (from, to) else {
+            let Some(to) = wiring.chip(&link.to, None, &link.title) else {
+                continue;
+            };
+            let Some(from) = wiring.chip(&link.from, Some(to), &link.title) else {
                 continue;
             };
             let same = |bus: &&mut Bus| bus.chips.first() == Some(&to);
@@ -93,10 +95,10 @@ impl Wiring {
 
     /// The chip of an end, made if it is not there: in the first column that has room for it beside others
     /// without being widened.
-    fn chip(&mut self, end: &End, entered: bool, title: &str) -> Option<usize> {
+    fn chip(&mut self, end: &End, leads_to: Option<usize>, title: &str) -> Option<usize> {
         let mut chips = self.chips.iter_mut().enumerate();
         if let Some((at, chip)) =
-            chips.find(|(_, chip)| chip.end == *end && chip.entered == entered)
+            chips.find(|(_, chip)| chip.end == *end && chip.leads_to == leads_to)
         {
             chip.title.push_str("; ");
             chip.title.push_str(title);
@@ -110,7 +112,7 @@ impl Wiring {
         self.chips.push(Chip {
             end: end.clone(),
             column,
-            entered,
+            leads_to,
             rect: rect(0, 0, FONT.width(&end.port) + 12, CHIP),
             title: title.to_owned(),
         });
@@ -220,10 +222,9 @@ impl Wiring {
     /// Draws chips and lines; lanes begin at these heights.
     pub(super) fn draw(&self, rows: &Rows<'_>, lanes: &[i32], layout: &mut Layout) {
         for chip in &self.chips {
-            let (class, port) = if chip.entered {
-                ("chip in", "port in")
-            } else {
-                ("chip out", "port out")
+            let (class, port) = match chip.leads_to {
+                None => ("chip in", "port in"),
+                Some(_) => ("chip out", "port out"),
             };
             layout
                 .block(Role::Chip, chip.rect, CHIP / 2, class)
@@ -257,7 +258,7 @@ impl Wiring {
                 let (x, y) = (chip.rect.middle(), height(stretch));
                 let line = layout.line("link", vec![(x, y), (x, chip.rect.bottom())]);
                 line.titled(&bus.title);
-                line.arrow = chip.entered;
+                line.arrow = chip.leads_to.is_none();
                 // A dot where lines meet: others only cross.
                 if bus.chips.len() > 2 {
                     layout.line("link joint", vec![(x, y), (x, y)]);
