@@ -187,7 +187,7 @@ fn the_table_of_scopes() {
         (Kind::Pid, "CPNTG"),
         (Kind::Ipc, "CPNTG"),
         (Kind::Uts, "CPNTG"),
-        (Kind::User, "N"),
+        (Kind::User, "CNG"),
         (Kind::Mount, "C"),
         (Kind::Cgroup, "CPNT"),
         (Kind::Time, "CPNTG"),
