@@ -255,7 +255,8 @@ fn an_exec_is_refused_while_it_cannot_be_recorded() {
     fs::rename(&kept, &audited.dir).unwrap();
     let execs = audited.lines(&["--event=exec-starting"]);
     assert_eq!(execs.len(), 1);
-    assert_eq!(execs[0]["lost"], 1);
+    // The exec that was refused, and what was told just then of the container's start.
+    assert!(execs[0]["lost"].as_u64() >= Some(1), "{execs:?}");
 }
 
 #[test]
