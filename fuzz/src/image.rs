@@ -92,7 +92,10 @@ fn check(pod: &Pod) {
         for mount in &container.mounts {
             assert!(mount.path.is_absolute(), "{mount:?}");
             assert!(pod.volumes.contains_key(&mount.volume), "{mount:?}");
-            assert!(mount.sub_path.as_deref().is_none_or(stays_below), "{mount:?}");
+            assert!(
+                mount.sub_path.as_deref().is_none_or(stays_below),
+                "{mount:?}"
+            );
         }
     }
     let count = names.len();

@@ -58,10 +58,14 @@ pub fn config(data: &[u8]) {
     }
     // What is written for the zygote is read as what it was.
     let written = serde_json::to_vec(&spec).expect("a spec that was read can be written");
-    let again: Spec = serde_json::from_slice(&written).expect("a spec that was written can be read");
+    let again: Spec =
+        serde_json::from_slice(&written).expect("a spec that was written can be read");
     assert_eq!(again, spec);
     // Planned again, it asks for what was planned: its namespaces are those of the plan.
-    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().clone());
+    let namespaces = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.namespaces().clone());
     let mut kinds: Vec<_> = namespaces.iter().flatten().map(|it| it.typ()).collect();
     let count = kinds.len();
     kinds.sort_by_key(|kind| kind.to_string());
@@ -122,6 +126,10 @@ impl Paths for Pod {
 
     fn shm(&self, scope: &Scope) -> Option<PathBuf> {
         Some(format!("/run/husk/shm/{scope}").into())
+    }
+
+    fn ids(&self, _: &husk_scope::Scope) -> Option<husk_scope::Ids> {
+        husk_scope::Ranges::default().iter().next()
     }
 
     fn hostname(&self) -> Option<String> {

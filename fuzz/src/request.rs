@@ -36,7 +36,14 @@ pub fn request(data: &[u8]) {
     }
     // Not only what a client's library would send.
     if let Some((which, payload)) = data.split_first() {
-        let names = ["Create", "Exec", "Kill", "Update", "ResizePty", "CreateSandbox"];
+        let names = [
+            "Create",
+            "Exec",
+            "Kill",
+            "Update",
+            "ResizePty",
+            "CreateSandbox",
+        ];
         method(names[usize::from(*which) % names.len()], payload);
     }
 }
@@ -66,7 +73,8 @@ fn method(name: &str, payload: &[u8]) {
                 .and_then(|request| task::update_resources(request).ok());
             for json in [resources.as_deref().unwrap_or_default(), payload] {
                 if let Ok(resources) = task::resources("app", json) {
-                    let written = serde_json::to_vec(&resources).expect("what was read can be written");
+                    let written =
+                        serde_json::to_vec(&resources).expect("what was read can be written");
                     let again = task::resources("app", &written).expect("and read again");
                     assert_eq!(again, resources);
                 }
